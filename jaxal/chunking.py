@@ -1,0 +1,56 @@
+"""Map a compiled function over the rows of a pool, one padded chunk at a time."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike, DTypeLike
+
+__all__ = ["DEFAULT_CHUNK_SIZE", "map_rows"]
+
+DEFAULT_CHUNK_SIZE = 4096
+
+
+def map_rows(
+    fn: Callable[..., Any],
+    *arrays: ArrayLike,
+    chunk_size: int = DEFAULT_CHUNK_SIZE,
+    dtype: DTypeLike | None = None,
+) -> Any:
+    """Apply ``fn`` to the rows of ``arrays`` in chunks and join the results.
+
+    The last chunk is padded by repeating its last row and the padding's results are dropped, so ``fn``
+    (jit it) compiles for one shape and no divisibility is asked for. Rows must not influence one
+    another within ``fn``.
+
+    Args:
+      fn: maps ``[chunk, ...]`` arrays to a pytree of ``[chunk, ...]`` arrays.
+      *arrays: ``[n, ...]``, equal ``n``; NumPy, memory-mapped or JAX.
+      chunk_size: rows held at once; changes no result.
+      dtype: what each chunk of floating-point numbers is cast to on its way to the device.
+
+    Returns:
+      The pytree of ``[n, ...]`` results.
+    """
+    n = np.shape(arrays[0])[0]
+    size = min(chunk_size, n)
+    pieces = []
+    for start in range(0, n, size):
+        stop = min(start + size, n)
+        chunk = [_padded(array, start, stop, size, dtype) for array in arrays]
+        piece = fn(*chunk)
+        if stop - start < size:
+            piece = jax.tree.map(lambda leaf, rows=stop - start: leaf[:rows], piece)
+        pieces.append(piece)
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *pieces)
+
+
+def _padded(array: Any, start: int, stop: int, size: int, dtype: DTypeLike | None) -> jax.Array:
+    rows = jnp.asarray(array[start:stop])
+    if dtype is not None and jnp.issubdtype(rows.dtype, jnp.floating):
+        rows = rows.astype(dtype)
+    if stop - start < size:
+        rows = jnp.concatenate([rows, jnp.repeat(rows[-1:], size - (stop - start), axis=0)])
+    return rows
