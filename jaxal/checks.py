@@ -1,8 +1,8 @@
 """Check what a caller passed in, before any work starts.
 
-Every check raises a `ValueError` that names the argument, what was expected and what was found, and
-returns the argument ready for use. Under `jax.jit` values cannot be looked at: there only shapes and
-dtypes are checked.
+Every check raises a `ValueError` that names the argument, what was expected and what was found,
+and returns the argument ready for use. Under `jax.jit` values cannot be looked at: there only
+shapes and dtypes are checked.
 """
 
 import jax
@@ -24,7 +24,7 @@ def check_features(x: ArrayLike, name: str = "features", *, min_rows: int = 1) -
     """Check a matrix of features.
 
     Args:
-      x: ``[n, d]`` real numbers; NumPy, memory-mapped or JAX. Read in row chunks, never copied whole.
+      x: ``[n, d]`` real numbers; NumPy, memory-mapped or JAX, read in row chunks.
       name: what to call it in an error.
       min_rows: the smallest ``n`` allowed.
 
@@ -32,7 +32,7 @@ def check_features(x: ArrayLike, name: str = "features", *, min_rows: int = 1) -
       ``x``, as an array.
 
     Raises:
-      ValueError: not two-dimensional, too few rows, no columns, not real-valued, or NaN or infinite.
+      ValueError: not a matrix, too few rows, no columns, not real-valued, or NaN or infinite.
     """
     x = x if isinstance(x, np.ndarray | jax.Array) else np.asarray(x)
     if x.ndim != 2:
@@ -84,7 +84,9 @@ def check_indices(
     if unique:
         values, counts = np.unique(found, return_counts=True)
         if counts.max() > 1:
-            raise ValueError(f"{name}: expected each index once, found {values[counts.argmax()]} twice")
+            raise ValueError(
+                f"{name}: expected each index once, found {values[counts.argmax()]} twice"
+            )
     return found.astype(np.int64)
 
 

@@ -21,9 +21,9 @@ def map_rows(
 ) -> Any:
     """Apply ``fn`` to the rows of ``arrays`` in chunks and join the results.
 
-    The last chunk is padded by repeating its last row and the padding's results are dropped, so ``fn``
-    (jit it) compiles for one shape and no divisibility is asked for. Rows must not influence one
-    another within ``fn``.
+    The last chunk is padded by repeating its last row and the padding's results are dropped, so
+    ``fn`` (jit it) compiles for one shape and no divisibility is asked for. Rows must not influence
+    one another within ``fn``.
 
     Args:
       fn: maps ``[chunk, ...]`` arrays to a pytree of ``[chunk, ...]`` arrays.
