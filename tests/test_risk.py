@@ -1,0 +1,116 @@
+"""Greedy picks and risks against brute force in float64."""
+
+import numpy as np
+import pytest
+
+from jaxal.regression import posterior
+from jaxal.risk import greedy, zero_one_risk
+
+RIDGE = 1e-2
+
+
+def problem(n=40, d=5, k=4, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, d))
+    kernel = np.exp(-((x[:, None] - x[None]) ** 2).sum(-1) / d)
+    weights = rng.uniform(0.1, 1, size=n)
+    return kernel, rng.integers(k, size=n), weights / weights.sum(), rng
+
+
+def refit(kernel, labeled, targets):
+    block = kernel[np.ix_(labeled, labeled)] + RIDGE * np.eye(len(labeled))
+    return kernel[:, labeled] @ np.linalg.solve(block, targets[labeled])
+
+
+def squared(prediction, labels, weights):
+    return (weights * ((prediction - np.eye(prediction.shape[1])[labels]) ** 2).sum(1)).sum()
+
+
+def zero_one(prediction, labels, weights):
+    own = prediction[np.arange(len(labels)), labels]
+    rivals = np.where(np.eye(prediction.shape[1], dtype=bool)[labels], -np.inf, prediction)
+    return (weights * (own <= rivals.max(1))).sum()
+
+
+def brute_force(kernel, labels, weights, labeled, rows, batch_size, risk):
+    targets = np.eye(labels.max() + 1)[labels]
+    picks, risks = [], []
+    for _ in range(batch_size):
+        tried = [
+            risk(refit(kernel, [*labeled, *picks, row], targets), labels, weights)
+            if row not in picks
+            else np.inf
+            for row in rows
+        ]
+        picks.append(rows[int(np.argmin(tried))])
+        risks.append(min(tried))
+    return picks, risks
+
+
+def run_greedy(kernel, labels, weights, labeled, rows, batch_size, **options):
+    targets = np.eye(labels.max() + 1)[labels]
+    given = len(labeled) > 0
+    state = posterior(
+        kernel[:, rows],
+        rows,
+        kernel_labeled=kernel[:, labeled] if given else None,
+        labeled=labeled if given else None,
+        targets=targets[labeled] if given else None,
+        num_outputs=targets.shape[1],
+        ridge=RIDGE,
+        capacity=batch_size,
+    )
+    available = np.ones(len(rows), bool)
+    return greedy(state, labels, weights, available, batch_size=batch_size, **options)
+
+
+@pytest.mark.parametrize("num_labeled", [0, 6])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_squared_risk_picks_equal_brute_force(x64, num_labeled, seed):
+    kernel, labels, weights, rng = problem(seed=seed)
+    order = rng.permutation(40)
+    labeled, rows = order[:num_labeled], order[num_labeled:30]
+    picks, risks = brute_force(kernel, labels, weights, labeled, rows, 12, squared)
+    columns, info, state = run_greedy(kernel, labels, weights, labeled, rows, 12)
+    assert list(rows[columns]) == picks
+    np.testing.assert_allclose(info.squared_risk, risks, atol=1e-9)
+    final = refit(kernel, [*labeled, *picks], np.eye(4)[labels])
+    np.testing.assert_allclose(state.mean, final, atol=1e-9)
+    np.testing.assert_allclose(info.zero_one_risk[-1], zero_one(final, labels, weights))
+
+
+@pytest.mark.parametrize("num_labeled", [0, 6])
+def test_zero_one_risk_picks_equal_brute_force(x64, num_labeled):
+    kernel, labels, weights, rng = problem(seed=3)
+    order = rng.permutation(40)
+    labeled, rows = order[:num_labeled], order[num_labeled:30]
+    _, risks = brute_force(kernel, labels, weights, labeled, rows, 8, zero_one)
+    _, info, _ = run_greedy(
+        kernel, labels, weights, labeled, rows, 8, risk="zero_one", shortlist=len(rows)
+    )
+    np.testing.assert_allclose(info.zero_one_risk, risks, atol=1e-12)
+
+
+def test_the_whole_of_the_candidates_can_be_picked():
+    kernel, labels, weights, _ = problem()
+    columns, info, _ = run_greedy(
+        kernel.astype(np.float32), labels, weights, np.zeros(0, int), np.arange(40), 40
+    )
+    assert sorted(np.asarray(columns)) == list(range(40))
+    assert np.isfinite(info.squared_risk).all()
+
+
+def test_duplicates_are_not_picked_again():
+    kernel, labels, weights, _ = problem()
+    same = np.concatenate([np.zeros(30, int), np.arange(40)])
+    kernel, labels = kernel[np.ix_(same, same)].astype(np.float32), labels[same]
+    columns, _, _ = run_greedy(
+        kernel, labels, np.full(70, 1 / 70), np.zeros(0, int), np.arange(70), 10
+    )
+    assert (np.asarray(same)[np.asarray(columns)] == 0).sum() <= 1
+
+
+def test_a_tie_counts_as_wrong():
+    mean = np.array([[0.5, 0.5], [0.0, 0.0], [0.2, 0.1]], np.float32)
+    labels = np.array([0, 0, 0])
+    assert zero_one_risk(mean, labels, np.full(3, 1 / 3)) == pytest.approx(2 / 3)
