@@ -15,7 +15,11 @@ both by rank-one terms that need one product t = R^T (R[:,x*] / p): a pick costs
 kernel, and nothing of size pool x candidates is written.
 
 Zero-one risk. A tie counts as wrong, so what no label reaches is never right by chance. Evaluating
-every candidate costs pool x candidates x clusters a pick; `zero_one_risk` evaluates a shortlist.
+every candidate would cost pool x candidates x clusters a pick. A sample that is wrong now can only
+become right if the candidate moves its pseudo-label past the cluster predicted now, which is one
+comparison a sample and candidate and gives a lower bound of the candidate's risk: candidates are
+evaluated in the order of their bounds until no bound is under the best risk found. The pick is the
+exact one; ties go to the lesser squared risk.
 """
 
 from functools import partial
@@ -35,6 +39,8 @@ class GreedyInfo(NamedTuple):
 
     squared_risk: jax.Array  # [b] float: weighted mean squared error to the pseudo-labels after it
     zero_one_risk: jax.Array  # [b] float in [0, 1]: weighted share of disagreement after it
+    evaluated: jax.Array  # [b] int32: candidates whose zero-one risk was evaluated for it
+    slack: jax.Array  # [b] float >= 0: how much less the zero-one risk of another may be; 0: exact
 
 
 class _Scores(NamedTuple):
@@ -47,7 +53,7 @@ class _Scores(NamedTuple):
     total: jax.Array  # () float: current risk sum_x w |E|^2
 
 
-@partial(jax.jit, static_argnames=("batch_size", "risk", "shortlist"))
+@partial(jax.jit, static_argnames=("batch_size", "risk", "max_evaluations"))
 def greedy(
     state: Posterior,
     pseudo_labels: ArrayLike,
@@ -56,7 +62,7 @@ def greedy(
     *,
     batch_size: int,
     risk: Literal["squared", "zero_one"] = "squared",
-    shortlist: int = 32,
+    max_evaluations: int | None = None,
 ) -> tuple[jax.Array, GreedyInfo, Posterior]:
     """Pick candidates one at a time, each by the least risk after it is added.
 
@@ -69,7 +75,8 @@ def greedy(
       available: ``[m]`` bool, candidates that may be picked; at least ``batch_size`` of them.
       batch_size: number of picks.
       risk: which risk chooses.
-      shortlist: with ``zero_one``, how many candidates of least squared risk are evaluated.
+      max_evaluations: with ``zero_one``, how many candidates are evaluated a pick at the most (in
+        blocks of 16); None is as many as exactness takes.
 
     Returns:
       ``[batch_size]`` int32 candidate columns in the order picked, the risks, and the posterior.
@@ -80,37 +87,33 @@ def greedy(
     targets = onehot[state.rows]
 
     def body(i: jax.Array, carry: tuple) -> tuple:
-        state, scores, open_, picks, squared, zero_one = carry
+        state, scores, open_, picks, info = carry
         risks = jnp.where(open_, squared_risks(scores, state.ridge), jnp.inf)
-        column = jnp.argmin(risks)
         if risk == "zero_one":
-            _, best = jax.lax.top_k(-risks, min(shortlist, risks.shape[0]))
-            exact = jax.lax.map(
-                lambda c: _zero_one_after(state, c, targets[c], pseudo_labels, weights), best
+            column, evaluated, slack = _least_zero_one(
+                state, targets, pseudo_labels, weights, risks, max_evaluations
             )
-            exact = jnp.where(open_[best], exact, jnp.inf)
-            column = best[jnp.argmin(exact)]
+        else:
+            column, evaluated, slack = jnp.argmin(risks), jnp.int32(0), jnp.zeros((), risks.dtype)
         state, scores = _advance(state, scores, column, targets[column], onehot, weights)
-        return (
-            state,
-            scores,
-            open_.at[column].set(False),
-            picks.at[i].set(column.astype(jnp.int32)),
-            squared.at[i].set(scores.total),
-            zero_one.at[i].set(zero_one_risk(state.mean, pseudo_labels, weights)),
+        seen = GreedyInfo(
+            scores.total, zero_one_risk(state.mean, pseudo_labels, weights), evaluated, slack
         )
+        info = jax.tree.map(lambda all_, one: all_.at[i].set(one), info, seen)
+        picks = picks.at[i].set(column.astype(jnp.int32))
+        return state, scores, open_.at[column].set(False), picks, info
 
     empty = jnp.zeros(batch_size, state.mean.dtype)
+    integers = jnp.zeros(batch_size, jnp.int32)
     start = (
         state,
         _start(state, onehot, weights),
         jnp.asarray(available),
-        jnp.zeros(batch_size, jnp.int32),
-        empty,
-        empty,
+        integers,
+        GreedyInfo(empty, empty, integers, empty),
     )
-    state, _, _, picks, squared, zero_one = jax.lax.fori_loop(0, batch_size, body, start)
-    return picks, GreedyInfo(squared, zero_one), state
+    state, _, _, picks, info = jax.lax.fori_loop(0, batch_size, body, start)
+    return picks, info, state
 
 
 def squared_risks(scores: _Scores, ridge: jax.Array) -> jax.Array:
@@ -137,18 +140,87 @@ def zero_one_risk(mean: jax.Array, pseudo_labels: jax.Array, weights: jax.Array)
     return jnp.sum(weights * (own[:, 0] <= rival))
 
 
-def _zero_one_after(
+_BLOCK = 16  # candidates whose zero-one risk is evaluated between two looks at the bounds
+
+
+def _least_zero_one(
     state: Posterior,
-    column: jax.Array,
-    target: jax.Array,
+    targets: jax.Array,
     pseudo_labels: jax.Array,
     weights: jax.Array,
+    squared: jax.Array,
+    max_evaluations: int | None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Find the candidate of least zero-one risk, best bound first.
+
+    Returns:
+      Its column, how many candidates were evaluated, and how much less an unevaluated one may have.
+    """
+    m = squared.shape[0]
+    same = 4 * jnp.finfo(squared.dtype).eps  # sums of weights, which add up to one, err by less
+    bounds = jnp.where(
+        jnp.isfinite(squared), _zero_one_bounds(state, targets, pseudo_labels, weights), jnp.inf
+    )
+    order = jnp.lexsort((squared, bounds))
+    padded = jnp.concatenate([order, jnp.full(_BLOCK, order[-1])])
+    sorted_bounds = jnp.concatenate([bounds[order], jnp.full(_BLOCK, jnp.inf)])
+    most = m if max_evaluations is None else min(m, max_evaluations)
+
+    def after(column: jax.Array) -> jax.Array:
+        raw = residual_column(state, column)
+        row = state.rows[column]
+        gain = raw / (raw[row] + state.ridge)
+        mean = state.mean + gain[:, None] * (targets[column] - state.mean[row])
+        return zero_one_risk(mean, pseudo_labels, weights)
+
+    def unsettled(carry: tuple) -> jax.Array:
+        position, least, _, _ = carry
+        return (position < most) & (sorted_bounds[position] <= least + same)
+
+    def evaluate(carry: tuple) -> tuple:
+        position, least, tie, column = carry
+        block = jax.lax.dynamic_slice(padded, (position,), (_BLOCK,))
+        risks = jnp.where(jnp.isfinite(squared[block]), jax.lax.map(after, block), jnp.inf)
+        block_least = jnp.min(risks)
+        # of those that tie within the block, the least squared risk
+        inside = jnp.argmin(jnp.where(risks <= block_least + same, squared[block], jnp.inf))
+        found, found_tie = risks[inside], squared[block][inside]
+        better = (found < least - same) | ((found <= least + same) & (found_tie < tie))
+        return (
+            position + _BLOCK,
+            jnp.where(better, found, least),
+            jnp.where(better, found_tie, tie),
+            jnp.where(better, block[inside], column),
+        )
+
+    infinite = jnp.asarray(jnp.inf, squared.dtype)
+    start = (jnp.int32(0), infinite, infinite, order[0])
+    position, least, _, column = jax.lax.while_loop(unsettled, evaluate, start)
+    slack = jnp.maximum(least - sorted_bounds[position], 0.0)
+    return column, jnp.minimum(position, m), slack
+
+
+def _zero_one_bounds(
+    state: Posterior, targets: jax.Array, pseudo_labels: jax.Array, weights: jax.Array
 ) -> jax.Array:
-    raw = residual_column(state, column)
-    row = state.rows[column]
-    gain = raw / (raw[row] + state.ridge)
-    mean = state.mean + gain[:, None] * (target - state.mean[row])
-    return zero_one_risk(mean, pseudo_labels, weights)
+    """Bound every candidate's zero-one risk from below, ``[m]``."""
+    mean, k = state.mean, state.mean.shape[1]
+    is_own = jnp.arange(k) == pseudo_labels[:, None]
+    rivals = jnp.where(is_own, -jnp.inf, mean)
+    rival = jax.nn.one_hot(jnp.argmax(rivals, axis=1), k, dtype=mean.dtype)
+    signs = is_own.astype(mean.dtype) - rival
+    behind = -jnp.sum(signs * mean, axis=1)  # what the pseudo-label lacks to its strongest rival
+    wrong = jnp.where(behind >= 0, weights, 0.0)
+    tolerance = 16 * jnp.finfo(mean.dtype).eps * (1 + jnp.abs(behind))
+
+    def bound(column: jax.Array) -> jax.Array:
+        raw = residual_column(state, column)
+        row = state.rows[column]
+        moved = raw / (raw[row] + state.ridge) * (signs @ (targets[column] - mean[row]))
+        return -jnp.sum(wrong * (moved >= behind - tolerance))
+
+    columns = jnp.arange(state.rows.shape[0])
+    return jnp.sum(wrong) + jax.lax.map(bound, columns, batch_size=128)
 
 
 def _start(state: Posterior, onehot: jax.Array, weights: jax.Array) -> _Scores:

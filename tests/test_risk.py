@@ -32,18 +32,18 @@ def zero_one(prediction, labels, weights):
     return (weights * (own <= rivals.max(1))).sum()
 
 
-def brute_force(kernel, labels, weights, labeled, rows, batch_size, risk):
+def brute_force(kernel, labels, weights, labeled, rows, batch_size, risks_of):
+    """Refit for every candidate; ``risks_of`` gives the risk and what breaks its ties."""
     targets = np.eye(labels.max() + 1)[labels]
     picks, risks = [], []
     for _ in range(batch_size):
-        tried = [
-            risk(refit(kernel, [*labeled, *picks, row], targets), labels, weights)
-            if row not in picks
-            else np.inf
+        tried = {
+            row: risks_of(refit(kernel, [*labeled, *picks, row], targets), labels, weights)
             for row in rows
-        ]
-        picks.append(rows[int(np.argmin(tried))])
-        risks.append(min(tried))
+            if row not in picks
+        }
+        picks.append(min(tried, key=tried.get))
+        risks.append(tried[picks[-1]][0])
     return picks, risks
 
 
@@ -70,7 +70,9 @@ def test_squared_risk_picks_equal_brute_force(x64, num_labeled, seed):
     kernel, labels, weights, rng = problem(seed=seed)
     order = rng.permutation(40)
     labeled, rows = order[:num_labeled], order[num_labeled:30]
-    picks, risks = brute_force(kernel, labels, weights, labeled, rows, 12, squared)
+    picks, risks = brute_force(
+        kernel, labels, weights, labeled, rows, 12, lambda *seen: (squared(*seen),)
+    )
     columns, info, state = run_greedy(kernel, labels, weights, labeled, rows, 12)
     assert list(rows[columns]) == picks
     np.testing.assert_allclose(info.squared_risk, risks, atol=1e-9)
@@ -84,11 +86,30 @@ def test_zero_one_risk_picks_equal_brute_force(x64, num_labeled):
     kernel, labels, weights, rng = problem(seed=3)
     order = rng.permutation(40)
     labeled, rows = order[:num_labeled], order[num_labeled:30]
-    _, risks = brute_force(kernel, labels, weights, labeled, rows, 8, zero_one)
-    _, info, _ = run_greedy(
-        kernel, labels, weights, labeled, rows, 8, risk="zero_one", shortlist=len(rows)
+    picks, risks = brute_force(
+        kernel,
+        labels,
+        weights,
+        labeled,
+        rows,
+        8,
+        lambda *seen: (round(zero_one(*seen), 12), squared(*seen)),
     )
+    columns, info, _ = run_greedy(kernel, labels, weights, labeled, rows, 8, risk="zero_one")
+    assert list(rows[columns]) == picks
     np.testing.assert_allclose(info.zero_one_risk, risks, atol=1e-12)
+
+
+def test_pruning_evaluates_few_and_says_how_far_a_limit_may_be_off(x64):
+    kernel, labels, weights, rng = problem(n=200, seed=4)
+    order = rng.permutation(200)
+    given = (kernel, labels, weights, order[:60], order[60:], 5)
+    _, exact, _ = run_greedy(*given, risk="zero_one")
+    assert (exact.slack == 0).all()
+    assert (exact.evaluated < 140).all()
+    _, limited, _ = run_greedy(*given, risk="zero_one", max_evaluations=16)
+    assert (limited.evaluated <= 16).all()
+    assert limited.zero_one_risk[0] - limited.slack[0] <= exact.zero_one_risk[0] + 1e-12
 
 
 def test_the_whole_of_the_candidates_can_be_picked():
@@ -101,7 +122,7 @@ def test_the_whole_of_the_candidates_can_be_picked():
 
 
 def test_duplicates_are_not_picked_again():
-    kernel, labels, weights, _ = problem()
+    kernel, labels, _, _ = problem()
     same = np.concatenate([np.zeros(30, int), np.arange(40)])
     kernel, labels = kernel[np.ix_(same, same)].astype(np.float32), labels[same]
     columns, _, _ = run_greedy(

@@ -46,6 +46,7 @@ class NTKCPLInfo(NamedTuple):
     num_clusters: int
     purity: float  # of the clusters, estimated on the labelled samples; NaN if there are none
     num_candidates: int
+    slack: np.ndarray  # [b] how much less the zero-one risk may have become; 0 where exact
 
 
 def head_kernel(
@@ -84,7 +85,7 @@ def select(
     merge: bool = False,
     weighting: Weighting = "uncertainty",
     risk: Literal["squared", "zero_one"] = "squared",
-    shortlist: int = 32,
+    max_evaluations: int | None = None,
     num_candidates: int | None = 4000,
     kernel: Kernel | None = None,
     kernel_seed: int = 0,
@@ -110,7 +111,7 @@ def select(
       merge: count clusters whose labelled samples share one class as one.
       weighting: weight of each pool sample in the risk; see `pool_weights`.
       risk: the risk that chooses; see `jaxal.risk`.
-      shortlist: candidates that the zero-one risk is evaluated for.
+      max_evaluations: candidates whose zero-one risk is evaluated a pick; all it takes if None.
       num_candidates: unlabelled samples drawn by key that may be picked; all of them if None. At
         least ``batch_size`` are drawn.
       kernel: ``(x1 [n1, d], x2 [n2, d]) -> [n1, n2]``; by default `head_kernel`.
@@ -175,7 +176,7 @@ def select(
         np.ones(free.size, bool),
         batch_size=batch_size,
         risk=risk,
-        shortlist=shortlist,
+        max_evaluations=max_evaluations,
     )
     info = NTKCPLInfo(
         risk=np.asarray(seen.zero_one_risk),
@@ -183,6 +184,7 @@ def select(
         num_clusters=clusters.num_clusters,
         purity=clusters.purity,
         num_candidates=free.size,
+        slack=np.asarray(seen.slack),
     )
     return free[np.asarray(picked)], info
 
