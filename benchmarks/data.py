@@ -1,0 +1,210 @@
+"""Features and labels for the benchmarks: from files, from tensorflow-datasets, or the digits'."""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+from jaxal.checks import check_features, check_labels, check_positive
+
+__all__ = [
+    "ENCODERS",
+    "Data",
+    "check_data",
+    "data_root",
+    "digits_data",
+    "draw_pool",
+    "load_array",
+    "tfds_labels",
+]
+
+ENCODERS = ("mobilenetv2", "protoclr")
+_ROOT = "JAXAL_DATA"
+
+
+class Data(NamedTuple):
+    """A pool and a test set, as fixed features and labels."""
+
+    features: np.ndarray  # [n, d] of the pool
+    labels: np.ndarray  # [n] int32
+    test_features: np.ndarray  # [m, d]
+    test_labels: np.ndarray  # [m] int32
+    num_classes: int
+
+
+def data_root() -> Path:
+    """Find the folder of prepared data.
+
+    Raises:
+      ValueError: the environment does not name one, or it is not there.
+    """
+    root = os.environ.get(_ROOT)
+    if not root:
+        raise ValueError(
+            f"{_ROOT}: expected the environment to name the folder with features/ and tfds/, "
+            "found nothing; set it, or pass --features, --labels, --test-features, --test-labels"
+        )
+    if not Path(root).is_dir():
+        raise ValueError(f"{_ROOT}: expected a folder, found {root}")
+    return Path(root)
+
+
+def load_array(path: str | Path, *, mapped: bool = False) -> np.ndarray:
+    """Read a ``.npy`` file.
+
+    Args:
+      path: the file.
+      mapped: leave the values on the disk until they are read.
+
+    Raises:
+      ValueError: the file is missing, truncated or of another format; the error names it.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: expected a .npy file, found none")
+    try:
+        # Mapping checks the length of the file against its header, for both ways of reading.
+        array = open_memmap(path, mode="r")
+        return array if mapped else np.array(array)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path}: truncated, or not a .npy file of numbers ({error})") from error
+
+
+def tfds_labels(dataset: str, split: str, data_dir: str | Path) -> np.ndarray:
+    """Read labels that tensorflow-datasets prepared, without TensorFlow.
+
+    Preparation shuffles; the field ``id``, such as ``b"train_16399"``, gives each one's row.
+
+    Args:
+      dataset: "cifar10" or "cifar100".
+      split: "train" or "test".
+      data_dir: where the data set was prepared, as array_record.
+
+    Returns:
+      ``[n]`` int32, by row of the original order.
+
+    Raises:
+      ValueError: it is not prepared there, or the rows are not 0..n-1.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        decoders: Any = {"image": tfds.decode.SkipDecoding()}
+        source = tfds.data_source(
+            dataset, split=split, data_dir=str(data_dir), download=False, decoders=decoders
+        )
+        entries = [(_row(entry["id"]), int(entry["label"])) for entry in source]
+    except (OSError, AssertionError, KeyError, NotImplementedError) as error:
+        raise ValueError(
+            f"{data_dir}: expected {dataset} as tensorflow-datasets prepares it for "
+            f"data_source (array_record), found {error!r}"
+        ) from error
+    rows, labels = np.array(entries, np.int64).reshape(-1, 2).T
+    if not np.array_equal(np.sort(rows), np.arange(len(rows))):
+        raise ValueError(f"{data_dir}: expected the ids of {dataset} to number its rows from 0")
+    ordered = np.empty(len(rows), np.int32)
+    ordered[rows] = labels
+    return ordered
+
+
+def _row(name: Any) -> int:
+    text = name.decode() if isinstance(name, bytes) else str(name)
+    return int(text.rsplit("_", 1)[-1])
+
+
+def check_data(
+    features: np.ndarray,
+    labels: np.ndarray,
+    test_features: np.ndarray,
+    test_labels: np.ndarray,
+    num_classes: int | None = None,
+) -> Data:
+    """Check features and labels against each other.
+
+    Args:
+      features: ``[n, d]`` of the pool.
+      labels: ``[n]``.
+      test_features: ``[m, d]``.
+      test_labels: ``[m]``.
+      num_classes: by default one more than the largest label.
+
+    Raises:
+      ValueError: they do not fit.
+    """
+    check_features(features, "features", min_rows=2)
+    check_features(test_features, "test-features")
+    if features.shape[1] != test_features.shape[1]:
+        raise ValueError(
+            f"test-features: expected {features.shape[1]} columns, as features has, "
+            f"found {test_features.shape[1]}"
+        )
+    if num_classes is None:
+        num_classes = 1 + max(int(np.max(found, initial=0)) for found in (labels, test_labels))
+    labels = check_labels(labels, num_classes, length=len(features))
+    test_labels = check_labels(test_labels, num_classes, "test-labels", length=len(test_features))
+    return Data(features, labels, test_features, test_labels, num_classes)
+
+
+def draw_pool(data: Data, seed: int, *, pool_size: int | None, scale: bool) -> Data:
+    """Take the pool of one seed.
+
+    Scaling multiplies all features by one number, so that the pool's rows have a mean norm of one.
+    It changes no ranking by distance or angle, and lets heads and kernels of one setting serve
+    encoders of any scale.
+
+    Args:
+      data: the whole.
+      seed: decides the rows.
+      pool_size: how many random rows; None for all.
+      scale: whether to scale; if not, and all rows are taken, mapped features stay on the disk.
+
+    Returns:
+      The pool, with the whole test set, float32 where it was drawn or scaled.
+
+    Raises:
+      ValueError: more rows than there are, or features of zeros to scale.
+    """
+    features, labels, test = data.features, data.labels, data.test_features
+    if pool_size is not None:
+        if check_positive(pool_size, "pool-size") > len(features):
+            raise ValueError(f"pool-size: expected at most {len(features)}, found {pool_size}")
+        drawn = np.random.default_rng(seed).choice(len(features), pool_size, replace=False)
+        rows = np.sort(drawn)
+        features, labels = np.asarray(features[rows], np.float32), labels[rows]
+    if scale:
+        features, test = np.asarray(features, np.float32), np.asarray(test, np.float32)
+        norm = np.linalg.norm(features, axis=1).mean(dtype=np.float64)
+        if not norm > 0:
+            raise ValueError("features: expected a mean norm above 0 to scale by, found 0")
+        features, test = features / np.float32(norm), test / np.float32(norm)
+    return data._replace(features=features, labels=labels, test_features=test)
+
+
+def digits_data(cache: Path | None = None) -> Data:
+    """Pre-train the digits' encoder and compute its features, or read them from a file.
+
+    Args:
+      cache: where the features are kept, so that a resumed run sees the very same ones.
+
+    Raises:
+      ImportError: scikit-learn is not installed.
+      ValueError: the file is damaged.
+    """
+    import jax
+
+    from benchmarks.digits import encode, load_digits, pretrain
+
+    digits = load_digits()
+    if cache is not None and cache.exists():
+        joined = load_array(cache)
+    else:
+        params, _ = pretrain(jax.random.key(0), digits.pool)
+        joined = np.asarray(encode(params, np.concatenate([digits.pool, digits.test])))
+        if cache is not None:
+            temporary = cache.with_name(f".{cache.name}.{os.getpid()}.tmp")
+            with temporary.open("wb") as file:
+                np.save(file, joined)
+            os.replace(temporary, cache)
+    n = len(digits.pool)
+    return check_data(joined[:n], digits.pool_labels, joined[n:], digits.test_labels, 10)
