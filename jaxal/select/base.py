@@ -1,0 +1,112 @@
+"""What a selection strategy is given, and what it is."""
+
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxal.checks import (
+    check_batch_size,
+    check_features,
+    check_indices,
+    check_labels,
+    check_positive,
+)
+
+__all__ = ["Pool", "Strategy", "check_pool", "first_best", "unlabeled"]
+
+
+class Pool(NamedTuple):
+    """All that a strategy may look at."""
+
+    features: ArrayLike  # [n, d] fixed features, raw
+    num_classes: int
+    labeled: ArrayLike  # [l] int, distinct rows, in the order they were labelled
+    labels: ArrayLike  # [l] int, their classes
+    probs: ArrayLike | None = None  # [n, num_classes] of the head trained on the labelled rows
+    hidden: ArrayLike | None = None  # [n, h] that head's last hidden activations
+    smoothed: ArrayLike | None = None  # [n, d] neighbour-smoothed, L2-normalised features
+
+
+class Strategy(NamedTuple):
+    """A way to choose which samples to label next."""
+
+    name: str
+    select: Callable[..., tuple[Any, Any]]  # (key, pool, *, batch_size, **options) -> (picks, Info)
+    needs: frozenset[str] = frozenset()  # of "probs", "hidden", "smoothed"
+    cold_start: bool = False  # can choose while nothing is labelled
+
+
+_MAKERS = {
+    "probs": "train a head first",
+    "hidden": "train a head first",
+    "smoothed": "see jaxal.neighbors.smooth_features",
+}
+
+
+def check_pool(
+    pool: Pool, batch_size: int, needs: Collection[str] = (), name: str = "the strategy"
+) -> Pool:
+    """Check a pool and a request against each other.
+
+    Args:
+      pool: what the strategy was given.
+      batch_size: how many samples are asked for.
+      needs: fields whose values are read: "features", "probs", "hidden", "smoothed"; each must be
+        there and finite. The others are not looked at, except for the shape of the features.
+      name: the strategy's name, for errors.
+
+    Returns:
+      The pool with ``labeled`` and ``labels`` as int64 and int32 on the host.
+
+    Raises:
+      ValueError: a field that is missing or malformed, or more samples than are left.
+    """
+    shape = np.shape(pool.features)
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"pool.features: expected a matrix [n, d], found shape {shape}")
+    check_positive(pool.num_classes, "pool.num_classes")
+    labeled = check_indices(pool.labeled, shape[0], "pool.labeled")
+    labels = check_labels(pool.labels, pool.num_classes, "pool.labels", length=len(labeled))
+    check_batch_size(batch_size, shape[0] - len(labeled))
+    for field in sorted(needs):
+        value = getattr(pool, field)
+        if value is None:
+            raise ValueError(f"{name} needs pool.{field}: {_MAKERS[field]}")
+        check_features(value, f"pool.{field}")
+        rows, columns = np.shape(value)
+        if rows != shape[0]:
+            raise ValueError(
+                f"pool.{field}: expected {shape[0]} rows, as pool.features has, found {rows}"
+            )
+        if field == "probs" and columns != pool.num_classes:
+            raise ValueError(f"pool.probs: expected {pool.num_classes} columns, found {columns}")
+    return pool._replace(labeled=labeled, labels=labels)
+
+
+def unlabeled(pool: Pool) -> np.ndarray:
+    """List the rows without a label, ``[n - l]`` int64, ascending."""
+    free = np.ones(np.shape(pool.features)[0], bool)
+    free[np.asarray(pool.labeled, np.int64)] = False
+    return np.flatnonzero(free)
+
+
+def first_best(
+    scores: ArrayLike, pool: Pool, batch_size: int, *, largest: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take the unlabelled rows with the best scores.
+
+    Args:
+      scores: ``[n]`` of the whole pool.
+      pool: whose labelled rows are left out.
+      batch_size: how many to take, at most what is left.
+      largest: whether a large score is a good one.
+
+    Returns:
+      Rows ``[batch_size]``, best first, ties to the lower index, and their scores.
+    """
+    free = unlabeled(pool)
+    found = np.asarray(scores)[free]
+    order = np.argsort(-found if largest else found, kind="stable")[:batch_size]
+    return free[order], found[order]

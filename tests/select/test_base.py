@@ -1,0 +1,82 @@
+import jax
+import numpy as np
+import pytest
+
+from jaxal.select import STRATEGIES, Pool, check_pool, get_strategy, unlabeled
+from jaxal.select.base import first_best
+
+X = np.arange(12.0).reshape(6, 2)
+POOL = Pool(X, 3, np.array([4, 1]), np.array([0, 2]))
+
+
+def test_unlabeled_is_what_is_left():
+    np.testing.assert_array_equal(unlabeled(POOL), [0, 2, 3, 5])
+
+
+def test_checked_pool_is_on_the_host():
+    pool = check_pool(Pool(X, 3, [4, 1], [0, 2]), 4)
+    assert pool.labeled.dtype == np.int64 and pool.labels.dtype == np.int32
+
+
+def test_first_best_breaks_ties_by_index():
+    rows, scores = first_best([1, 9, 3, 3, 9, 1], POOL, 3, largest=True)
+    np.testing.assert_array_equal(rows, [2, 3, 0])
+    np.testing.assert_array_equal(scores, [3, 3, 1])
+    np.testing.assert_array_equal(first_best(np.zeros(6), POOL, 4, largest=False)[0], [0, 2, 3, 5])
+
+
+@pytest.mark.parametrize(
+    ("pool", "needs", "message"),
+    [
+        (POOL._replace(features=X[0]), (), "pool.features: expected a matrix"),
+        (POOL._replace(features=X[:0]), (), "pool.features"),
+        (POOL._replace(num_classes=0), (), "pool.num_classes"),
+        (POOL._replace(labeled=[1, 1]), (), "pool.labeled"),
+        (POOL._replace(labeled=[1, 6]), (), "pool.labeled"),
+        (POOL._replace(labels=[0, 3]), (), "pool.labels"),
+        (POOL._replace(labels=[0]), (), "pool.labels: expected 2 labels, found 1"),
+        (POOL._replace(features=X * np.nan), ("features",), "pool.features.*NaN"),
+        (POOL, ("probs",), "margin needs pool.probs: train a head first"),
+        (POOL, ("hidden",), "margin needs pool.hidden"),
+        (POOL, ("smoothed",), "margin needs pool.smoothed"),
+        (POOL._replace(probs=np.ones((5, 3))), ("probs",), "expected 6 rows"),
+        (POOL._replace(probs=np.ones((6, 2))), ("probs",), "expected 3 columns, found 2"),
+        (POOL._replace(labeled=[0, 1, 2], labels=[0, 0, 0]), (), "batch_size: expected at most 3"),
+    ],
+)
+def test_bad_pools_are_named(pool, needs, message):
+    with pytest.raises(ValueError, match=message):
+        check_pool(pool, 4, needs, "margin")
+
+
+def test_registry():
+    for name, strategy in STRATEGIES.items():
+        assert get_strategy(name) is strategy
+        assert strategy.name == name
+        assert strategy.needs <= {"probs", "hidden", "smoothed"}
+    with pytest.raises(ValueError, match=r"expected one of .*coreset.*found 'nonsense'"):
+        get_strategy("nonsense")
+
+
+@pytest.mark.parametrize("name", ["random", "margin", "entropy", "coreset", "typiclust"])
+@pytest.mark.parametrize("batch_size", [1, 17])
+def test_every_strategy_takes_one_and_all_that_is_left(name, batch_size):
+    rng = np.random.default_rng(0)
+    pool = Pool(
+        rng.normal(size=(20, 4)),
+        3,
+        np.array([2, 19, 5]),
+        np.array([0, 1, 1]),
+        probs=rng.dirichlet(np.ones(3), 20),
+        hidden=rng.normal(size=(20, 5)),
+        smoothed=rng.normal(size=(20, 4)),
+    )
+    select = get_strategy(name).select
+    picks, info = select(jax.random.key(1), pool, batch_size=batch_size)
+    assert set(np.asarray(picks).tolist()) <= set(unlabeled(pool).tolist())
+    assert len(np.unique(picks)) == batch_size == len(picks)
+    assert all(np.shape(leaf)[0] == batch_size for leaf in jax.tree.leaves(info))
+    again, _ = select(jax.random.key(1), pool, batch_size=batch_size)
+    np.testing.assert_array_equal(picks, again)
+    with pytest.raises(ValueError, match="batch_size: expected at most 17"):
+        select(jax.random.key(1), pool, batch_size=18)

@@ -1,0 +1,55 @@
+import jax
+import numpy as np
+import pytest
+from scipy.stats import entropy
+
+from jaxal.select import Pool
+from jaxal.select.entropy import select_entropy
+from jaxal.select.margin import margins, select_margin
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture
+def pool():
+    probs = np.random.default_rng(0).dirichlet(np.ones(5), 60).astype(np.float32)
+    probs[10] = probs[40]
+    probs[3] = [1, 0, 0, 0, 0]
+    probs[4] = [0.5, 0.5, 0, 0, 0]
+    labeled = np.array([7, 4])
+    return Pool(np.zeros((60, 2)), 5, labeled, np.array([0, 1]), probs=probs)
+
+
+def expected(scores, pool, batch_size):
+    rows = [i for i in np.argsort(scores, kind="stable") if i not in pool.labeled]
+    return rows[:batch_size]
+
+
+@pytest.mark.parametrize("chunk_size", [7, 4096])
+def test_margin(pool, chunk_size):
+    top = np.sort(pool.probs.astype(float), axis=1)
+    scores = top[:, -1] - top[:, -2]
+    picks, info = select_margin(KEY, pool, batch_size=58, chunk_size=chunk_size)
+    np.testing.assert_array_equal(picks, expected(scores, pool, 58))
+    np.testing.assert_allclose(info.scores, scores[picks], atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk_size", [7, 4096])
+def test_entropy(pool, chunk_size):
+    scores = entropy(pool.probs.astype(float), axis=1)
+    picks, info = select_entropy(KEY, pool, batch_size=58, chunk_size=chunk_size)
+    np.testing.assert_array_equal(picks, expected(-scores, pool, 58))
+    np.testing.assert_allclose(info.scores, scores[picks], atol=1e-5)
+
+
+def test_two_equal_largest_have_no_margin_and_one_class_is_its_own():
+    np.testing.assert_array_equal(margins(np.array([[0.5, 0.5, 0], [1, 0, 0]])), [0, 1])
+    np.testing.assert_array_equal(margins(np.ones((3, 1))), 1)
+
+
+@pytest.mark.parametrize("select", [select_margin, select_entropy])
+def test_equal_scores_go_by_index(pool, select):
+    flat = pool._replace(probs=np.full((60, 5), 0.2))
+    np.testing.assert_array_equal(select(KEY, flat, batch_size=6)[0], [0, 1, 2, 3, 5, 6])
+    with pytest.raises(ValueError, match=r"needs pool.probs: train a head first"):
+        select(KEY, pool._replace(probs=None), batch_size=1)

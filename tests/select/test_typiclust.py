@@ -1,0 +1,74 @@
+import jax
+import numpy as np
+import pytest
+
+from jaxal.clustering import kmeans
+from jaxal.select import Pool
+from jaxal.select.typiclust import select_typiclust
+
+KEY = jax.random.key(3)
+
+
+def reference(x, labeled, batch_size, max_clusters=500):
+    """The method in dense float64, on the clusters of the library's k-means."""
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    k = min(len(labeled) + batch_size, max_clusters)
+    clusters = np.asarray(kmeans(KEY, x.astype(np.float32), k).labels)
+    distances = np.linalg.norm(x[:, None] - x[None], axis=-1)
+    np.fill_diagonal(distances, np.inf)
+    taken, picks = list(labeled), []
+    for _ in range(batch_size):
+        choices = []
+        for c in range(k):
+            rows = np.flatnonzero(clusters == c)
+            used = np.isin(rows, taken).sum()
+            if used < len(rows):
+                choices.append((len(rows) <= 5, used, -len(rows), c))
+        rows = np.flatnonzero(clusters == min(choices)[-1])
+        neighbors = min(20, len(rows) // 2)
+        near = np.sort(distances[np.ix_(rows, rows)], axis=1)[:, :neighbors]
+        typicality = 1 / (near.mean(axis=1) + 1e-5) if neighbors else np.zeros(len(rows))
+        typicality[np.isin(rows, taken)] = -np.inf
+        taken.append(int(rows[typicality.argmax()]))
+        picks.append(taken[-1])
+    return picks, clusters
+
+
+@pytest.mark.parametrize(("num_labeled", "batch_size"), [(0, 6), (5, 10), (30, 20), (30, 270)])
+def test_equals_dense_numpy(num_labeled, batch_size):
+    rng = np.random.default_rng(num_labeled)
+    means = rng.normal(size=(8, 6)) * 3
+    x = means[rng.integers(0, 8, 300)] + rng.normal(size=(300, 6))
+    labeled = rng.permutation(300)[:num_labeled]
+    pool = Pool(x, 2, labeled, np.zeros(num_labeled, int))
+    picks, info = select_typiclust(KEY, pool, batch_size=batch_size, chunk_size=64)
+    expected, clusters = reference(x, labeled, batch_size)
+    np.testing.assert_array_equal(picks, expected)
+    np.testing.assert_array_equal(info.clusters, clusters[expected])
+
+
+def test_more_picks_than_clusters_go_round_again():
+    x = np.random.default_rng(0).normal(size=(120, 5))
+    pool = Pool(x, 2, np.array([0, 50]), np.array([0, 1]))
+    picks, info = select_typiclust(KEY, pool, batch_size=40, max_clusters=4)
+    np.testing.assert_array_equal(picks, reference(x, [0, 50], 40, max_clusters=4)[0])
+    assert np.ptp(np.bincount(info.clusters)) <= 3
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_duplicates_go_by_index(scale):
+    pool = Pool(np.full((12, 3), scale), 2, np.array([1]), np.array([0]))
+    picks, info = select_typiclust(KEY, pool, batch_size=4, max_clusters=1)
+    np.testing.assert_array_equal(picks, [0, 2, 3, 4])
+    assert np.isfinite(info.typicality).all()
+
+
+def test_single_sample():
+    picks, _ = select_typiclust(KEY, Pool(np.ones((1, 2)), 1, [], []), batch_size=1)
+    np.testing.assert_array_equal(picks, [0])
+
+
+@pytest.mark.parametrize("option", ["max_clusters", "min_cluster_size", "num_neighbors"])
+def test_bad_options_are_named(option):
+    with pytest.raises(ValueError, match=option):
+        select_typiclust(KEY, Pool(np.ones((9, 2)), 1, [], []), batch_size=1, **{option: 0})

@@ -1,0 +1,242 @@
+import jax
+import numpy as np
+import pytest
+
+from jaxal import active
+from jaxal.active import ask, fit_head, load, run, save, start, tell
+from jaxal.select import Strategy, get_strategy, unlabeled
+from jaxal.train.head import HeadConfig, predict_probs
+
+HEAD = HeadConfig(hidden=(8,), epochs=5, train_batch_size=32)
+SIZES = [6, 4, 5]
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 80)
+    x = np.eye(3, 5)[y] * 3 + rng.normal(size=(80, 5))
+    return x.astype(np.float32), y
+
+
+class KilledError(Exception):
+    pass
+
+
+def picks_of(state):
+    return [record["picks"] for record in state.history]
+
+
+def go(data, strategy="margin", sizes=SIZES, **kwargs):
+    x, y = data
+    arguments = {"num_classes": 3, "seed": 1, "head": HEAD, "oracle": lambda rows: y[rows]}
+    return run(strategy, x, batch_sizes=sizes, **(arguments | kwargs))
+
+
+def test_history(data):
+    x, y = data
+
+    def evaluate(state, outputs):
+        assert outputs.num_labeled == len(state.labeled)
+        guess = np.argmax(predict_probs(outputs.trained, x), axis=1)
+        return {"accuracy": np.mean(guess == y)}
+
+    state = go(data, evaluate=evaluate)
+    assert state.round == 3 and len(state.pending) == 0
+    assert [record["num_labeled"] for record in state.history] == [6, 10, 15]
+    assert np.concatenate(picks_of(state)).tolist() == state.labeled.tolist()
+    np.testing.assert_array_equal(state.labels, y[state.labeled])
+    assert len(set(state.labeled.tolist())) == 15
+    for record in state.history:
+        assert 0 <= record["metrics"]["accuracy"] <= 1
+        assert record["training_seconds"] > 0 and record["selection_seconds"] > 0
+    assert len(state.history[1]["info"]["scores"]) == 4
+
+
+def test_seeds_and_first_picks(data):
+    first = [picks_of(go(data, s, [6]))[0] for s in ("margin", "entropy", "coreset-hidden")]
+    assert first[0] == first[1] == first[2] == picks_of(go(data, "random", [6]))[0]
+    assert first[0] != picks_of(go(data, "margin", [6], seed=2))[0]
+    assert picks_of(go(data)) == picks_of(go(data))
+
+
+@pytest.mark.parametrize("strategy", ["margin", "coreset", "typiclust"])
+def test_only_paid_labels_count(data, strategy):
+    x, y = data
+    paid = []
+
+    def oracle(rows):
+        paid.extend(rows.tolist())
+        return y[rows]
+
+    state = go(data, strategy, oracle=oracle)
+    assert paid == state.labeled.tolist()
+    spoiled = np.where(np.isin(np.arange(80), paid), y, (y + 1) % 3)
+    assert picks_of(go((x, spoiled), strategy)) == picks_of(state)
+
+
+@pytest.mark.parametrize("strategy", ["random", "margin", "typiclust"])
+def test_a_kill_at_any_save_changes_no_pick(data, tmp_path, monkeypatch, strategy):
+    expected = picks_of(go(data, strategy))
+    evaluate = lambda state, outputs: {"n": outputs.num_labeled}  # noqa: E731
+    real, path = active.save, tmp_path / "run.json"
+    for before in (True, False):
+        for step in range(9):
+            path.unlink(missing_ok=True)
+            saves = iter(range(100))
+
+            def dying(*args, step=step, before=before, saves=saves):
+                last = next(saves) == step
+                if last and before:
+                    raise KilledError
+                real(*args)
+                if last:
+                    raise KilledError
+
+            monkeypatch.setattr(active, "save", dying)
+            with pytest.raises(KilledError):
+                go(data, strategy, path=path, evaluate=evaluate)
+            monkeypatch.setattr(active, "save", real)
+            state = go(data, strategy, path=path, evaluate=evaluate)
+            assert picks_of(state) == expected
+            assert [record["metrics"]["n"] for record in state.history] == [6, 10, 15]
+
+
+def test_labels_saved_are_not_asked_again(data, tmp_path):
+    _, y = data
+    asked = []
+
+    def oracle(rows):
+        if len(asked) == 2:
+            raise KilledError
+        asked.append(rows.tolist())
+        return y[rows]
+
+    with pytest.raises(KilledError):
+        go(data, oracle=oracle, path=tmp_path / "run.json")
+    first = list(asked)
+    asked.clear()
+    state = go(data, oracle=oracle, path=tmp_path / "run.json")
+    assert first + asked == picks_of(state)
+
+
+def test_a_finished_run_is_read_and_can_be_lengthened(data, tmp_path):
+    path = tmp_path / "run.json"
+    go(data, path=path)
+    again = go(data, path=path, oracle=None)
+    assert picks_of(again) == picks_of(go(data))
+    longer = go(data, sizes=[*SIZES, 7], path=path)
+    assert picks_of(longer) == picks_of(go(data, sizes=[*SIZES, 7]))
+    with pytest.raises(ValueError, match=r"batch_sizes: expected to begin with \[6, 4, 5, 7\]"):
+        go(data, sizes=SIZES, path=path)
+
+
+def test_foreign_settings_are_refused(data, tmp_path):
+    path = tmp_path / "run.json"
+    go(data, path=path, sizes=[6])
+    x, y = data
+    with pytest.raises(ValueError, match="seed: expected 2, found 1"):
+        go(data, path=path, seed=2)
+    with pytest.raises(ValueError, match="strategy: expected 'entropy', found 'margin'"):
+        go(data, "entropy", path=path)
+    with pytest.raises(ValueError, match=r"head.epochs: expected 6, found 5"):
+        go(data, path=path, head=HEAD._replace(epochs=6))
+    with pytest.raises(ValueError, match=r"features.sha256"):
+        go((x + 1, y), path=path)
+    with pytest.raises(ValueError, match=r"options.chunk_size: expected 9, found None"):
+        go(data, path=path, options={"chunk_size": 9})
+
+
+def test_smoothed_features_are_made_once_for_who_needs_them(data):
+    seen = []
+
+    def select(key, pool, *, batch_size):
+        seen.append(pool.smoothed)
+        return unlabeled(pool)[:batch_size], ()
+
+    go(data, Strategy("probe", select, needs=frozenset({"smoothed"}), cold_start=True))
+    assert seen[0].shape == (80, 5) and all(found is seen[0] for found in seen)
+    np.testing.assert_allclose(np.linalg.norm(seen[0], axis=1), 1, rtol=1e-5)
+
+
+def test_ask_and_tell(data):
+    x, y = data
+    state = start(80, 3, seed=1)
+    state, picks, _ = ask(state, "margin", x, 6, head=HEAD)
+    again, same, info = ask(state, "margin", x, 6, head=HEAD)
+    np.testing.assert_array_equal(picks, same)
+    assert info is None and again is state
+    with pytest.raises(ValueError, match="batch_size: expected 6"):
+        ask(state, "margin", x, 5, head=HEAD)
+    state = tell(state, y[picks])
+    outputs = fit_head(state, x, head=HEAD)
+    assert outputs.probs.shape == (80, 3) and outputs.hidden.shape == (80, 8)
+    given, with_outputs, _ = ask(state, "margin", x, 4, outputs=outputs)
+    _, without, info = ask(state, "margin", x, 4, head=HEAD)
+    np.testing.assert_array_equal(with_outputs, without)
+    assert info.scores.shape == (4,)
+    assert picks_of(given) == picks_of(go(data))[:2]
+    stale = tell(given, y[with_outputs])
+    with pytest.raises(ValueError, match="outputs: expected a head trained on 10 labels"):
+        ask(stale, "margin", x, 4, outputs=outputs)
+
+
+def test_all_that_is_left(data):
+    x, y = data
+    state = go((x[:12], y[:12]), "coreset", [5, 7])
+    assert sorted(state.labeled.tolist()) == list(range(12))
+
+
+def test_save_and_load_keep_everything(data, tmp_path):
+    x, y = data
+    path = tmp_path / "state.json"
+    asked, picks, _ = ask(start(80, 3, seed=4), "coreset", x, 6)
+    for state in (start(80, 3, seed=4), asked, tell(asked, y[picks])):
+        save(state, path, {"a": 1})
+        found = load(path, {"a": 1})
+        for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(found), strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert found.labels.dtype == state.labels.dtype
+        assert found.pending.dtype == state.pending.dtype
+    text = path.read_text()
+    path.write_text(text[: len(text) // 2])
+    with pytest.raises(ValueError, match=r"state.json: truncated"):
+        load(path, {"a": 1})
+    path.write_text(text.replace('"num_classes": 3', '"num_classes": 1'))
+    with pytest.raises(ValueError, match=r"state.json: not a saved run.*labels"):
+        load(path, {"a": 1})
+
+
+def test_bad_input_is_named(data):
+    x, y = data
+    with pytest.raises(ValueError, match="batch_sizes: expected at most 80"):
+        go(data, sizes=[40, 41])
+    with pytest.raises(ValueError, match="batch_sizes"):
+        go(data, sizes=[4, 0])
+    with pytest.raises(ValueError, match="NaN"):
+        go((x * np.nan, y))
+    with pytest.raises(ValueError, match="epochs"):
+        go(data, head=HEAD._replace(epochs=0))
+    with pytest.raises(ValueError, match="seed"):
+        go(data, seed=-1)
+    with pytest.raises(ValueError, match="strategy: expected one of"):
+        go(data, "nonsense")
+    with pytest.raises(ValueError, match=r"labels: expected labels in 0..2"):
+        go(data, oracle=lambda rows: y[rows] + 3)
+    with pytest.raises(ValueError, match="labels: expected 6 labels, found 5"):
+        go(data, oracle=lambda rows: y[rows][1:])
+    with pytest.raises(ValueError, match="no samples wait"):
+        tell(start(80, 3, seed=0), [])
+    with pytest.raises(ValueError, match=r"features: expected a matrix \[80, d\]"):
+        ask(start(80, 3, seed=0), "random", x[:70], 4)
+    with pytest.raises(ValueError, match="batch_size: expected at most 80"):
+        ask(start(80, 3, seed=0), "random", x, 81)
+    with pytest.raises(ValueError, match="at least one labelled row"):
+        fit_head(start(80, 3, seed=0), x)
+
+
+@pytest.mark.parametrize("found", [[0, 0], [0], [0, 80]])
+def test_picks_of_a_broken_strategy_are_refused(data, found):
+    broken = get_strategy("random")._replace(select=lambda key, pool, batch_size: (found, ()))
+    with pytest.raises(ValueError, match="picks of random"):
+        go(data, broken, [2])

@@ -1,0 +1,80 @@
+import os
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxal.records import fingerprint, plain, read_record, write_record
+
+
+class Pair(NamedTuple):
+    left: object
+    right: object
+
+
+def test_round_trip_is_exact(tmp_path):
+    path = tmp_path / "run.json"
+    content = {"x": np.float64(0.1) / 3, "pair": Pair((1, None), jnp.arange(3)), "inf": np.inf}
+    write_record(path, content, {"head": Pair("a", 2)})
+    found = read_record(path, {"head": Pair("a", 2)})
+    assert found == {
+        "x": 0.1 / 3,
+        "pair": {"left": [1, None], "right": [0, 1, 2]},
+        "inf": np.inf,
+    }
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_other_settings_are_refused_by_name(tmp_path):
+    path = tmp_path / "run.json"
+    write_record(path, 1, {"head": Pair("a", 2), "seed": 0})
+    with pytest.raises(
+        ValueError, match=r"run.json.*head.right: expected 3, found 2; seed: .*1.*0"
+    ):
+        read_record(path, {"head": Pair("a", 3), "seed": 1})
+    with pytest.raises(ValueError, match=r"extra: expected 1, found None"):
+        read_record(path, {"head": Pair("a", 2), "seed": 0, "extra": 1})
+
+
+def test_every_truncation_is_noticed(tmp_path):
+    path = tmp_path / "run.json"
+    write_record(path, [1, 2], {"seed": 0})
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"run.json: truncated or not a saved run"):
+            read_record(path, {"seed": 0})
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_failing_write_leaves_the_old_file(tmp_path, monkeypatch, step):
+    path = tmp_path / "run.json"
+    write_record(path, "old", {})
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_record(path, "new", {})
+    monkeypatch.undo()
+    assert read_record(path, {}) == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_json_cannot_hold_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"settings.options.f\[1\]: expected .* found function"):
+        write_record(tmp_path / "x", 0, {"options": {"f": [0, lambda: 0]}})
+    assert not list(tmp_path.iterdir())
+    assert plain({"a": (True, "b", np.int8(3))}) == {"a": [True, "b", 3]}
+
+
+def test_fingerprint_tells_arrays_apart(tmp_path):
+    x = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    assert fingerprint(x) == fingerprint(mapped) == fingerprint(jnp.asarray(x))
+    assert fingerprint(x) != fingerprint(x[:, ::-1])
+    assert fingerprint(x) != fingerprint(x[:499])
+    assert fingerprint(np.zeros((0, 2)))["shape"] == [0, 2]
