@@ -1,0 +1,109 @@
+"""k-means with a greedy k-means++ start."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxal.checks import check_features, check_positive
+from jaxal.chunking import DEFAULT_CHUNK_SIZE
+from jaxal.clustering.lloyd import KMeans, Rows, as_rows, lloyd, plus_plus
+
+__all__ = ["kmeans"]
+
+
+def kmeans(
+    key: jax.Array,
+    x: ArrayLike,
+    num_clusters: int,
+    *,
+    weights: ArrayLike | None = None,
+    num_restarts: int = 1,
+    max_iterations: int = 300,
+    tolerance: float = 1e-4,
+    chunk_size: int = DEFAULT_CHUNK_SIZE,
+) -> KMeans:
+    """Cluster by k-means.
+
+    Lloyd's iteration from a greedy k-means++ start (Arthur and Vassilvitskii, 2007), in float32.
+    Holds ``O(chunk_size · num_clusters + n · d)``. Compiles once for each shape of ``x`` and number
+    of clusters.
+
+    With fewer distinct samples than clusters some clusters stay empty, with a centre on a sample
+    of another cluster; labels and centres are valid all the same. A cluster can also end empty
+    where ``max_iterations`` cuts the search short.
+
+    Args:
+      key: PRNG key; the same key gives the same clusters.
+      x: ``[n, d]`` features of any real dtype, memory-mapped or not.
+      num_clusters: k, at most ``n``.
+      weights: ``[n]`` what each sample counts for, zero or more; default one each.
+      num_restarts: starts, of which the one with the smallest inertia is kept.
+      max_iterations: most sweeps of one start.
+      tolerance: stop when the squared shift of the centres is at most this times the features'
+        mean variance, as in scikit-learn; it also stops when no label changes.
+      chunk_size: rows whose distances are held at once; changes a label only by the rounding of
+        a tie.
+
+    Returns:
+      Centres ``[k, d]``, labels ``[n]``, inertia and number of sweeps.
+
+    Raises:
+      ValueError: no matrix of finite numbers, more clusters than samples (of non-zero weight),
+        or a count below one, a negative tolerance, or weights that are not ``[n]``, finite and
+        non-negative.
+    """
+    x = check_features(x, "x")
+    check_positive(num_restarts, "num_restarts")
+    check_limits(num_clusters, max_iterations, tolerance, chunk_size)
+    mass = _check_weights(weights, np.shape(x)[0])
+    available = int((mass > 0).sum())
+    if num_clusters > available:
+        raise ValueError(
+            f"num_clusters: expected at most {available}, the samples to cluster, "
+            f"found {num_clusters}"
+        )
+    rows = as_rows(x, jnp.asarray(mass), chunk_size=chunk_size)
+    best = run_kmeans(key, rows, max_iterations, tolerance, num_clusters=num_clusters)
+    for restart in range(1, num_restarts):
+        restart_key = jax.random.fold_in(key, restart)
+        found = run_kmeans(restart_key, rows, max_iterations, tolerance, num_clusters=num_clusters)
+        better = found.inertia < best.inertia
+        best = jax.tree.map(functools.partial(jnp.where, better), found, best)
+    return best
+
+
+def check_limits(num_clusters: int, max_iterations: int, tolerance: float, chunk_size: int) -> None:
+    """Check what every k-means takes.
+
+    Raises:
+      ValueError: a count below one, or a tolerance that is negative or not finite.
+    """
+    check_positive(num_clusters, "num_clusters")
+    check_positive(max_iterations, "max_iterations")
+    check_positive(chunk_size, "chunk_size")
+    if not 0 <= tolerance < np.inf:
+        raise ValueError(f"tolerance: expected zero or more, found {tolerance}")
+
+
+@functools.partial(jax.jit, static_argnames="num_clusters")
+def run_kmeans(
+    key: jax.Array, rows: Rows, max_iterations: int, tolerance: float, *, num_clusters: int
+) -> KMeans:
+    """Cluster prepared rows from one k-means++ start."""
+    start = jnp.zeros((num_clusters, rows.x.shape[-1]), rows.x.dtype)
+    start = plus_plus(key, rows, start, 0, rows.weights)
+    return lloyd(rows, start, max_iterations=max_iterations, tolerance=tolerance)
+
+
+def _check_weights(weights: ArrayLike | None, n: int) -> np.ndarray:
+    if weights is None:
+        return np.ones(n, np.float32)
+    found = np.asarray(weights, np.float32)
+    if found.shape != (n,):
+        raise ValueError(f"weights: expected shape ({n},), found {found.shape}")
+    if not (np.isfinite(found).all() and (found >= 0).all()):
+        raise ValueError("weights: expected finite numbers of zero or more")
+    return found

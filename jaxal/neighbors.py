@@ -1,0 +1,234 @@
+"""Exact nearest neighbours of a pool, and what is made of them: smoothing and typicality."""
+
+import functools
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
+
+from jaxal.checks import check_features, check_positive
+from jaxal.chunking import map_rows
+
+__all__ = ["Neighbors", "nearest_neighbors", "smooth", "smooth_features", "typicality"]
+
+_CHUNK_SIZE = 1024
+# Columns to a group of the two-stage top-k: 16 float32 fill one vector register.
+_GROUP = 16
+# Typicality of exact duplicates ends at 1e6, whose fourth power float32 still holds.
+_DISTANCE_FLOOR = 1e-6
+
+
+class Neighbors(NamedTuple):
+    """The nearest samples of each row, nearest first."""
+
+    indices: jax.Array  # [n, k] int32
+    distances: jax.Array  # [n, k] float32, rising; cosine: 1 - similarity, 0..2
+
+
+def nearest_neighbors(
+    x: ArrayLike,
+    num_neighbors: int,
+    *,
+    queries: ArrayLike | None = None,
+    metric: Literal["cosine", "euclidean"] = "cosine",
+    chunk_size: int = _CHUNK_SIZE,
+) -> Neighbors:
+    """Find the nearest rows of ``x``, by comparing with all of them.
+
+    Without ``queries`` the rows of ``x`` are the queries and a row is not its own neighbour, while
+    its duplicates are. The candidates are found by matrix products in float32; the distances
+    returned are those of the differences. Equal distances go by the lower index. A zero row has
+    similarity 0 to all rows. Holds ``O(chunk_size · (n + num_neighbors · d) + n · d)``.
+
+    Args:
+      x: ``[n, d]`` features of any real dtype, memory-mapped or not.
+      num_neighbors: k; fewer than ``n``, or at most ``n`` with ``queries``.
+      queries: ``[q, d]`` rows whose neighbours are wanted; default the rows of ``x``.
+      metric: what is near.
+      chunk_size: queries compared at once; changes a result only by the rounding of a tie.
+
+    Returns:
+      Indices ``[q, k]`` into ``x`` and distances ``[q, k]``.
+
+    Raises:
+      ValueError: features that are no matrix of finite numbers, too many neighbours, an unknown
+        metric, or queries of another width.
+    """
+    x = check_features(x, "x")
+    n, dim = np.shape(x)
+    check_positive(chunk_size, "chunk_size")
+    check_positive(num_neighbors, "num_neighbors")
+    if metric not in ("cosine", "euclidean"):
+        raise ValueError(f"metric: expected 'cosine' or 'euclidean', found {metric!r}")
+    available = n - 1 if queries is None else n
+    if num_neighbors > available:
+        raise ValueError(
+            f"num_neighbors: expected at most {available}, the other rows of x, "
+            f"found {num_neighbors}"
+        )
+    prepare = _unit if metric == "cosine" else _as_float32
+    if queries is not None:
+        queries = check_features(queries, "queries")
+        if np.shape(queries)[1] != dim:
+            raise ValueError(f"queries: expected {dim} columns, found {np.shape(queries)[1]}")
+    points = prepare(x)
+    offset = points.mean(0) if metric == "euclidean" else jnp.zeros(dim, points.dtype)
+    # Centring keeps the digits of |x|² − 2 x·q when all rows share an offset.
+    points = points - offset
+    norms = (points**2).sum(1)
+    asked = points if queries is None else prepare(queries) - offset
+    # A query that is no row of x has no column to leave out.
+    own = np.arange(n) if queries is None else np.full(len(asked), n)
+
+    def search(asked: jax.Array, own: jax.Array) -> Neighbors:
+        return _search(points, norms, asked, own, k=num_neighbors, metric=metric)
+
+    return map_rows(search, asked, own, chunk_size=chunk_size)
+
+
+def smooth(x: ArrayLike, neighbors: ArrayLike, *, chunk_size: int = _CHUNK_SIZE) -> jax.Array:
+    """Average each normalised row with its neighbours.
+
+    Holds ``O(chunk_size · k · d + n · d)``.
+
+    Args:
+      x: ``[n, d]`` features of any real dtype.
+      neighbors: ``[n, k]`` the indices of each row's neighbours, as in `Neighbors`.
+      chunk_size: rows averaged at once; changes no result.
+
+    Returns:
+      ``[n, d]`` float32 rows of length 1: the mean of the row and its ``k`` neighbours, all of
+      length 1, normalised. A mean of zero stays zero.
+
+    Raises:
+      ValueError: features that are no matrix of finite numbers, or indices that are not ``[n, k]``
+        integers of 0..n-1.
+    """
+    x = check_features(x, "x")
+    n, _ = np.shape(x)
+    check_positive(chunk_size, "chunk_size")
+    indices = np.asarray(neighbors)
+    if indices.ndim != 2 or len(indices) != n or not np.issubdtype(indices.dtype, np.integer):
+        raise ValueError(
+            f"neighbors: expected integers of shape [{n}, k], "
+            f"found {indices.dtype} of shape {indices.shape}"
+        )
+    if indices.size and not (0 <= indices.min() and indices.max() < n):
+        raise ValueError(
+            f"neighbors: expected indices in 0..{n - 1}, found {indices.min()}..{indices.max()}"
+        )
+    points = _unit(x)
+    return map_rows(
+        functools.partial(_mean_direction, points), points, indices, chunk_size=chunk_size
+    )
+
+
+def smooth_features(
+    x: ArrayLike, num_neighbors: int = 20, *, chunk_size: int = _CHUNK_SIZE
+) -> jax.Array:
+    """Average each normalised row with its nearest rows by cosine.
+
+    Args:
+      x: ``[n, d]`` features of any real dtype.
+      num_neighbors: neighbours in each mean, fewer than ``n``.
+      chunk_size: rows held at once.
+
+    Returns:
+      ``[n, d]`` float32 as `smooth`.
+
+    Raises:
+      ValueError: features that are no matrix of finite numbers, or too many neighbours.
+    """
+    found = nearest_neighbors(x, num_neighbors, chunk_size=chunk_size)
+    return smooth(x, found.indices, chunk_size=chunk_size)
+
+
+def typicality(
+    x: ArrayLike, num_neighbors: int = 20, *, chunk_size: int = _CHUNK_SIZE
+) -> jax.Array:
+    """Rate how densely the pool lies around each row (TypiClust, arXiv 2202.02794, section 3.1).
+
+    Args:
+      x: ``[n, d]`` features of any real dtype; normalised here.
+      num_neighbors: neighbours that are averaged over, fewer than ``n``.
+      chunk_size: rows held at once.
+
+    Returns:
+      ``[n]`` float32, 1 / mean Euclidean distance to the nearest rows; at most 1e6, which is the
+      value of a row with enough duplicates.
+
+    Raises:
+      ValueError: features that are no matrix of finite numbers, or too many neighbours.
+    """
+    points = _unit(check_features(x, "x"))
+    found = nearest_neighbors(points, num_neighbors, metric="euclidean", chunk_size=chunk_size)
+    return 1 / jnp.maximum(found.distances.mean(1), _DISTANCE_FLOOR)
+
+
+@jax.jit
+def _as_float32(x: ArrayLike) -> jax.Array:
+    return jnp.asarray(x, jnp.float32)
+
+
+@jax.jit
+def _unit(x: ArrayLike) -> jax.Array:
+    """Rows scaled to length 1; zero rows stay zero."""
+    x = jnp.asarray(x, jnp.float32)
+    # Scaling by the largest entry first keeps the squares of tiny and huge rows in range.
+    largest = jnp.abs(x).max(1, keepdims=True)
+    x = x / jnp.where(largest > 0, largest, 1)
+    length = jnp.sqrt((x**2).sum(1, keepdims=True))
+    return x / jnp.where(length > 0, length, 1)
+
+
+@functools.partial(jax.jit, static_argnames=("k", "metric"))
+def _search(
+    points: jax.Array,
+    norms: jax.Array,
+    queries: jax.Array,
+    own: jax.Array,
+    *,
+    k: int,
+    metric: str,
+) -> Neighbors:
+    scores = jnp.matmul(queries, points.T, precision=lax.Precision.HIGHEST)
+    if metric == "euclidean":
+        scores = 2 * scores - norms
+    rows = jnp.arange(len(queries))
+    scores = scores.at[rows, own].set(-jnp.inf, mode="drop")
+    indices = _largest(scores, k)
+    squared = ((points[indices] - queries[:, None]) ** 2).sum(-1)
+    if metric == "euclidean":
+        distances = jnp.sqrt(squared)
+    else:
+        either_zero = (norms[indices] == 0) | ((queries**2).sum(1)[:, None] == 0)
+        distances = jnp.where(either_zero, 1, squared / 2)
+    # Products and differences round in different ways: order by what is returned.
+    distances, indices = lax.sort((distances, indices), num_keys=2)
+    return Neighbors(indices, distances)
+
+
+def _largest(scores: jax.Array, k: int) -> jax.Array:
+    """Columns ``[rows, k]`` of the largest of ``scores [rows, n]``, ties by the lower index.
+
+    The k largest lie in the k groups of neighbouring columns with the largest maxima, ties
+    included: an element outside is beaten by one of each. So only ``n / _GROUP`` maxima and the
+    members of k groups are ranked.
+    """
+    rows, n = scores.shape
+    if n // _GROUP <= k:
+        return lax.top_k(scores, k)[1]
+    padded = jnp.pad(scores, ((0, 0), (0, -n % _GROUP)), constant_values=-jnp.inf)
+    grouped = padded.reshape(rows, -1, _GROUP)
+    groups = jnp.sort(lax.top_k(grouped.max(2), k)[1], axis=1)
+    members = jnp.take_along_axis(grouped, groups[:, :, None], axis=1).reshape(rows, -1)
+    _, position = lax.top_k(members, k)
+    return jnp.take_along_axis(groups, position // _GROUP, axis=1) * _GROUP + position % _GROUP
+
+
+@jax.jit
+def _mean_direction(points: jax.Array, rows: jax.Array, neighbors: jax.Array) -> jax.Array:
+    return _unit(rows + points[neighbors].sum(1))

@@ -1,0 +1,171 @@
+import numpy as np
+import pytest
+from sklearn.neighbors import NearestNeighbors
+
+from jaxal.neighbors import nearest_neighbors, smooth, smooth_features, typicality
+
+
+def _points(n=700, d=24, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
+
+
+def _unit(x):
+    x = np.asarray(x, np.float64)
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    return x / np.where(length > 0, length, 1)
+
+
+# Below and above the size from which on the top-k works in groups.
+@pytest.mark.parametrize("n", [60, 353, 700])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_agrees_with_scikit_learn(n, metric):
+    x = _points(n)
+    found = nearest_neighbors(x, 20, metric=metric, chunk_size=100)
+    model = NearestNeighbors(n_neighbors=20, algorithm="brute", metric=metric)
+    distances, indices = model.fit(x.astype(np.float64)).kneighbors()
+    np.testing.assert_array_equal(found.indices, indices)
+    np.testing.assert_allclose(found.distances, distances, rtol=1e-4)
+    assert found.indices.dtype == np.int32 and found.distances.dtype == np.float32
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_queries_agree_with_scikit_learn(metric):
+    x, queries = _points(), _points(33, seed=1)
+    found = nearest_neighbors(x, 7, queries=queries, metric=metric, chunk_size=10)
+    model = NearestNeighbors(n_neighbors=7, algorithm="brute", metric=metric)
+    distances, indices = model.fit(x.astype(np.float64)).kneighbors(queries.astype(np.float64))
+    np.testing.assert_array_equal(found.indices, indices)
+    np.testing.assert_allclose(found.distances, distances, rtol=1e-4)
+
+
+def test_queries_find_themselves():
+    x = _points(50)
+    found = nearest_neighbors(x, 1, queries=x)
+    np.testing.assert_array_equal(found.indices[:, 0], np.arange(50))
+    np.testing.assert_allclose(found.distances, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [40, 600])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_ties_go_by_the_lower_index(n, metric):
+    # One-hot rows: products are exact, and nearly all distances tie.
+    x = np.eye(n, dtype=np.float32)
+    x[5] = x[17]
+    found = np.asarray(nearest_neighbors(x, 4, metric=metric).indices)
+    for row in range(n):
+        distance = np.where((x == x[row]).all(1), 0, 1)
+        distance[row] = 2
+        np.testing.assert_array_equal(found[row], np.argsort(distance, kind="stable")[:4])
+
+
+def test_duplicates_are_neighbours_and_a_row_is_not_its_own():
+    x = np.repeat(_points(30), 3, axis=0)
+    found = nearest_neighbors(x, 2, metric="euclidean")
+    indices = np.asarray(found.indices)
+    rows = np.arange(90)
+    assert (indices != rows[:, None]).all()
+    np.testing.assert_array_equal(indices // 3, np.repeat(rows // 3, 2).reshape(90, 2))
+    np.testing.assert_array_equal(found.distances, 0)
+
+
+def test_all_other_rows():
+    x = _points(12)
+    found = np.sort(nearest_neighbors(x, 11, metric="euclidean").indices, axis=1)
+    np.testing.assert_array_equal(found, [[j for j in range(12) if j != i] for i in range(12)])
+
+
+def test_zero_rows_are_at_cosine_distance_one():
+    x = _points(30)
+    x[4] = 0
+    found = nearest_neighbors(x, 29)
+    np.testing.assert_array_equal(found.distances[4], 1)
+    distance = np.asarray(found.distances)[np.asarray(found.indices) == 4]
+    np.testing.assert_array_equal(distance, 1)
+
+
+def test_a_common_offset_keeps_its_digits():
+    x = _points(300, 8)
+    near = nearest_neighbors(x, 5, metric="euclidean")
+    far = nearest_neighbors(x + np.float32(2**10), 5, metric="euclidean")
+    assert (np.asarray(near.indices) == np.asarray(far.indices)).mean() > 0.99
+    np.testing.assert_allclose(far.distances, near.distances, atol=1e-3)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 37, 150, 1000])
+def test_chunks_change_nothing(chunk_size):
+    x = _points(150).astype(np.float16)
+    whole = nearest_neighbors(x, 5, chunk_size=150)
+    found = nearest_neighbors(x, 5, chunk_size=chunk_size)
+    np.testing.assert_array_equal(found.indices, whole.indices)
+    np.testing.assert_allclose(
+        smooth_features(x, 5, chunk_size=chunk_size), smooth_features(x, 5), atol=1e-6
+    )
+
+
+def _dense_smooth(x, k):
+    unit = _unit(x)
+    similarity = unit @ unit.T
+    np.fill_diagonal(similarity, -np.inf)
+    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    return _unit((unit + unit[nearest].sum(1)) / (k + 1))
+
+
+def test_smooth_features_agrees_with_the_dense_reference():
+    x = _points(300)
+    found = smooth_features(x)
+    np.testing.assert_allclose(found, _dense_smooth(x, 20), atol=1e-5)
+    given = smooth(x, nearest_neighbors(x, 20).indices)
+    np.testing.assert_array_equal(found, given)
+
+
+def test_smooth_keeps_zeros_and_scales():
+    assert (np.asarray(smooth_features(np.zeros((9, 3)), 4)) == 0).all()
+    x = _points(50)
+    scale = np.float32(10.0) ** np.arange(-25, 25, dtype=np.float32)[:, None]
+    np.testing.assert_allclose(smooth_features(x * scale, 5), smooth_features(x, 5), atol=1e-5)
+    opposite = np.array([[1.0, 0.0], [-1.0, 0.0]])
+    np.testing.assert_array_equal(smooth(opposite, np.array([[1], [0]])), 0)
+
+
+def test_typicality_agrees_with_the_dense_reference():
+    x = _points(300) * np.random.default_rng(1).uniform(0.1, 9, (300, 1))
+    unit = _unit(x)
+    distance = np.sort(np.linalg.norm(unit[:, None] - unit, axis=2), axis=1)[:, 1:21]
+    np.testing.assert_allclose(typicality(x), 1 / distance.mean(1), rtol=1e-4)
+
+
+def test_typicality_of_duplicates_is_finite():
+    found = np.asarray(typicality(np.ones((30, 3)), 5))
+    np.testing.assert_allclose(found, 1e6, rtol=1e-5)
+    assert np.isfinite(found**4).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_neighbors": 10}, "num_neighbors: expected at most 9"),
+        ({"num_neighbors": 11, "queries": np.ones((2, 3))}, "num_neighbors: expected at most 10"),
+        ({"num_neighbors": 0}, "num_neighbors"),
+        ({"metric": "manhattan"}, "metric: expected"),
+        ({"chunk_size": 0}, "chunk_size"),
+        ({"queries": np.ones((2, 4))}, "queries: expected 3 columns"),
+        ({"x": np.full((10, 3), np.nan)}, "x: expected finite"),
+        ({"x": np.ones((1, 3)), "num_neighbors": 1}, "num_neighbors: expected at most 0"),
+    ],
+)
+def test_errors(change, message):
+    arguments = {"x": np.eye(10, 3), "num_neighbors": 3} | change
+    with pytest.raises(ValueError, match=message):
+        nearest_neighbors(**arguments)
+
+
+def test_errors_of_smooth_and_typicality():
+    x = np.eye(10, 3)
+    with pytest.raises(ValueError, match="num_neighbors: expected at most 9"):
+        smooth_features(x)
+    with pytest.raises(ValueError, match="num_neighbors: expected at most 9"):
+        typicality(x)
+    with pytest.raises(ValueError, match="neighbors: expected integers of shape"):
+        smooth(x, np.zeros((9, 2), int))
+    with pytest.raises(ValueError, match="neighbors: expected indices in"):
+        smooth(x, np.full((10, 2), 10))
