@@ -32,7 +32,7 @@ from jaxal.regression import posterior
 from jaxal.risk import greedy
 from jaxal.select.base import Pool, Strategy, check_pool, unlabeled
 
-__all__ = ["STRATEGY", "NTKCPLInfo", "head_kernel", "pool_weights", "select"]
+__all__ = ["NTKCPL", "NTKCPLInfo", "head_kernel", "pool_weights", "select"]
 
 Kernel = Callable[[ArrayLike, ArrayLike], jax.Array]
 Weighting = Literal["uniform", "typicality", "uncertainty"]
@@ -268,6 +268,6 @@ def _scaled(x: ArrayLike, scale: float) -> jax.Array:
     return x * (scale / jnp.maximum(jnp.mean(jnp.linalg.norm(x, axis=1)), 1e-12))
 
 
-STRATEGY = Strategy(
+NTKCPL = Strategy(
     "ntkcpl", select, needs=frozenset({"smoothed", "probs", "hidden"}), cold_start=True
 )

@@ -1,0 +1,151 @@
+"""NTKCPL: against its own definition by brute force, and at the odd ends."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxal.neighbors import smooth_features
+from jaxal.select import Pool, get_strategy
+from jaxal.select.ntkcpl import head_kernel, pool_weights, select
+
+
+def make_pool(n=120, d=6, num_labeled=0, seed=0, k=3):
+    rng = np.random.default_rng(seed)
+    classes = rng.integers(k, size=n)
+    x = (3 * np.eye(k, d)[classes] + rng.normal(size=(n, d))).astype(np.float32)
+    labeled = rng.permutation(n)[:num_labeled]
+    return Pool(
+        x,
+        k,
+        labeled,
+        classes[labeled],
+        probs=rng.dirichlet(np.ones(k), size=n).astype(np.float32),
+        hidden=np.abs(rng.normal(size=(n, 4))).astype(np.float32),
+        smoothed=np.asarray(smooth_features(x, 5)),
+    )
+
+
+KEY = jax.random.key(3)
+
+
+@pytest.mark.parametrize("num_labeled", [0, 7])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"cluster_features": "al"},
+        {"smoothing": False, "weighting": "uniform"},
+        {"weighting": "typicality"},
+        {"refinement": "seeded", "merge": True},
+        {"risk": "zero_one"},
+        {"num_candidates": 20},
+        {"kernel": lambda a, b: np.exp(-((a[:, None] - b[None]) ** 2).sum(-1))},
+    ],
+)
+def test_picks_are_unlabelled_distinct_and_repeatable(num_labeled, options):
+    pool = make_pool(num_labeled=num_labeled)
+    picks, info = select(KEY, pool, batch_size=9, **options)
+    again, _ = select(KEY, pool, batch_size=9, **options)
+    assert picks.tolist() == again.tolist()
+    assert len(set(picks)) == 9
+    assert not set(picks) & set(pool.labeled)
+    assert np.isfinite(info.squared_risk).all() and np.isfinite(info.risk).all()
+    assert 0 <= info.risk[-1] <= 1
+
+
+def test_first_pick_is_the_one_that_a_refit_likes_best():
+    pool = make_pool(num_labeled=8)
+    kernel = head_kernel(jax.random.key(0), 6)
+    picks, info = select(KEY, pool, batch_size=1, ridge=0.01, num_candidates=None)
+    scaled = pool.features * (4 / np.linalg.norm(pool.features, axis=1).mean())
+    gram = np.asarray(kernel(scaled, scaled), np.float64)
+    from jaxal.pseudolabels import cluster_pseudo_labels
+
+    cluster_key, _ = jax.random.split(KEY)
+    clusters = cluster_pseudo_labels(
+        cluster_key, pool.smoothed, 4, labeled=pool.labeled, labels=pool.labels, num_classes=3
+    ).labels
+    targets = np.eye(clusters.max() + 1)[clusters]
+    free = np.setdiff1d(np.arange(120), pool.labeled)
+    ridge = 0.01 * gram[free, free].mean()
+    weights = pool_weights(pool, "uncertainty")
+    risks = []
+    for row in free:
+        rows = np.append(pool.labeled, row)
+        block = gram[np.ix_(rows, rows)] + ridge * np.eye(len(rows))
+        prediction = gram[:, rows] @ np.linalg.solve(block, targets[rows])
+        risks.append((weights * ((prediction - targets) ** 2).sum(1)).sum())
+    assert min(risks) == pytest.approx(info.squared_risk[0], rel=1e-4)
+    assert risks[list(free).index(picks[0])] == pytest.approx(min(risks), rel=1e-4)
+
+
+def test_everything_left_can_be_picked():
+    pool = make_pool(n=30, num_labeled=10)
+    picks, _ = select(KEY, pool, batch_size=20)
+    assert sorted([*picks, *pool.labeled]) == list(range(30))
+
+
+def test_chunk_size_changes_no_pick():
+    pool = make_pool(num_labeled=6)
+    whole, _ = select(KEY, pool, batch_size=10)
+    parts, _ = select(KEY, pool, batch_size=10, chunk_size=17)
+    assert whole.tolist() == parts.tolist()
+
+
+def test_first_picks_cover_the_classes():
+    pool = make_pool(n=300, k=5, d=8)
+    picks, _ = select(KEY, pool, batch_size=5)
+    assert len(set(np.argmax(pool.features[picks][:, :5], axis=1))) == 5
+
+
+def test_a_thousand_duplicates_are_picked_once_at_most():
+    pool = make_pool(n=200)
+    x = np.concatenate([np.repeat(pool.features[:1], 1000, axis=0), pool.features])
+    pool = Pool(x, 3, np.zeros(0, int), np.zeros(0, int), smoothed=smooth_features(x, 5))
+    picks, info = select(KEY, pool, batch_size=10)
+    assert (picks < 1001).sum() <= 1
+    assert np.isfinite(info.squared_risk).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_other_dtypes_and_constant_features(dtype):
+    x = np.ones((20, 3), dtype)
+    pool = Pool(x, 2, np.zeros(0, int), np.zeros(0, int), smoothed=smooth_features(x, 5))
+    picks, info = select(KEY, pool, batch_size=3)
+    assert len(set(picks)) == 3
+    assert np.isfinite(info.squared_risk).all()
+
+
+def test_unpaid_labels_play_no_part():
+    """The pool tuple holds no other labels, and the picks follow from it alone."""
+    assert set(Pool._fields) == {
+        "features",
+        "num_classes",
+        "labeled",
+        "labels",
+        "probs",
+        "hidden",
+        "smoothed",
+    }
+
+
+def test_bad_input_is_named():
+    pool = make_pool(num_labeled=5)
+    with pytest.raises(ValueError, match="smoothed"):
+        select(KEY, pool._replace(smoothed=None), batch_size=1)
+    with pytest.raises(ValueError, match="probs"):
+        select(KEY, pool._replace(probs=None), batch_size=1)
+    with pytest.raises(ValueError, match="hidden"):
+        select(KEY, pool._replace(hidden=None), batch_size=1, cluster_features="al")
+    with pytest.raises(ValueError, match="batch_size"):
+        select(KEY, pool, batch_size=116)
+    with pytest.raises(ValueError, match="ridge"):
+        select(KEY, pool, batch_size=1, ridge=0.0)
+    with pytest.raises(ValueError, match="weighting"):
+        select(KEY, pool, batch_size=1, weighting="best")
+    with pytest.raises(ValueError, match="NaN"):
+        select(KEY, pool._replace(features=pool.features * np.nan), batch_size=1)
+
+
+def test_it_is_registered():
+    assert get_strategy("ntkcpl").cold_start
