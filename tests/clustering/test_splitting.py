@@ -62,9 +62,9 @@ def test_the_labelled_half_keeps_the_id(blobs):
     np.testing.assert_array_equal(found[y == 7], 1)
 
 
-@pytest.mark.parametrize("min_size", [1, 30, 90, 150])
+@pytest.mark.parametrize("min_size", [1, 30, 150])
 def test_no_half_is_too_small_and_no_cluster_crosses_another(min_size):
-    x = np.random.default_rng(0).normal(size=(1300, 4))
+    x = np.random.default_rng(0).normal(size=(900, 5))
     start = (x[:, 0] > 0).astype(int)
     found = np.asarray(split_clusters(KEY, x, start, 20, min_size=min_size))
     sizes = np.unique(found, return_counts=True)[1]
@@ -77,23 +77,28 @@ def test_no_half_is_too_small_and_no_cluster_crosses_another(min_size):
 
 
 @pytest.mark.parametrize(("levels", "clusters"), [(1, 2), (2, 4), (3, 8)])
-def test_levels_bound_the_depth(blobs, levels, clusters):
-    x = np.random.default_rng(0).uniform(size=(640, 2))
+def test_levels_bound_the_depth(levels, clusters):
+    x = np.random.default_rng(0).uniform(size=(640, 5))
     found = split_clusters(KEY, x, np.zeros(640, int), 100, max_levels=levels, min_size=5)
     assert np.unique(found).size == clusters
 
 
-def test_key_and_chunks(blobs):
-    x = np.random.default_rng(0).normal(size=(700, 4))
+def test_key_and_chunks():
+    x = np.random.default_rng(0).normal(size=(700, 5))
     runs = [
-        split_clusters(KEY, x, np.zeros(700, int), 9, chunk_size=size) for size in (50, 4096, 4096)
+        split_clusters(KEY, x, np.zeros(700, int), 9, chunk_size=size) for size in (100, 4096, 4096)
     ]
     np.testing.assert_array_equal(runs[0], runs[1])
     np.testing.assert_array_equal(runs[1], runs[2])
 
 
+def test_a_cluster_larger_than_the_smallest_padding():
+    x, y = make_blobs(2500, 5, centers=2, random_state=0)
+    assert _same_partition(split_clusters(KEY, x, np.zeros(2500, int), 2), y)
+
+
 def test_duplicates_cannot_be_split():
-    found = split_clusters(KEY, np.ones((300, 3)), np.zeros(300, int), 4)
+    found = split_clusters(KEY, np.ones((300, 5)), np.zeros(300, int), 4)
     assert np.unique(found).size == 1
 
 
