@@ -44,7 +44,7 @@ def data_root() -> Path:
     if not root:
         raise ValueError(
             f"{_ROOT}: expected the environment to name the folder with features/ and tfds/, "
-            "found nothing; set it, or pass --features, --labels, --test-features, --test-labels"
+            "found nothing; set it, or pass every file (--data-dir for labels from tfds)"
         )
     if not Path(root).is_dir():
         raise ValueError(f"{_ROOT}: expected a folder, found {root}")
@@ -87,6 +87,10 @@ def tfds_labels(dataset: str, split: str, data_dir: str | Path) -> np.ndarray:
     Raises:
       ValueError: it is not prepared there, or the rows are not 0..n-1.
     """
+    if not (Path(data_dir) / dataset).is_dir():
+        raise ValueError(
+            f"{data_dir}: expected {dataset} as tensorflow-datasets prepares it, found none"
+        )
     import tensorflow_datasets as tfds
 
     try:

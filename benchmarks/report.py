@@ -184,7 +184,12 @@ def _style(name: str, names: list[str]) -> dict[str, Any]:
         }
     i = [other for other in names if other != "ntkcpl"].index(name)
     line = _LINES[(i // len(_COLOURS) + i) % len(_LINES)]
-    return {"color": _COLOURS[i % len(_COLOURS)], "linewidth": 1.4, "linestyle": line}
+    return {
+        "color": _COLOURS[i % len(_COLOURS)],
+        "linewidth": 1.4,
+        "linestyle": line,
+        "marker": ".",
+    }
 
 
 def _draw(axes: Any, curve: Curve, style: Mapping[str, Any]) -> None:

@@ -72,7 +72,11 @@ def check_plan(plan: Plan, available: int | None = None) -> None:
         raise ValueError("budgets: expected at least one round, found none")
     for size in plan.budgets:
         check_positive(size, "budgets")
-    rows = plan.pool_size if plan.pool_size is not None else available
+    if plan.pool_size is not None:
+        check_positive(plan.pool_size, "pool-size")
+        if available is not None and plan.pool_size > available:
+            raise ValueError(f"pool-size: expected at most {available}, found {plan.pool_size}")
+    rows = available if plan.pool_size is None else plan.pool_size
     if rows is not None:
         check_batch_size(sum(plan.budgets), rows, "budgets")
     if plan.options:

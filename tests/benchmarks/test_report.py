@@ -1,0 +1,81 @@
+import csv
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import report
+from benchmarks.runner import Row
+
+
+@pytest.fixture
+def rows():
+    rng = np.random.default_rng(0)
+    return [
+        Row(
+            name, seed, n, *rng.uniform(size=4).round(4).tolist(), 0.5 if name == "ntkcpl" else None
+        )
+        for name in ("ntkcpl", "random", "margin")
+        for seed in (0, 1, 2)
+        for n in (10, 30, 100)
+    ]
+
+
+def test_csv_reads_back(rows, tmp_path):
+    report.write_csv(rows, tmp_path / "x.csv")
+    with (tmp_path / "x.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert len(found) == len(rows)
+    for line, row in zip(found, rows, strict=True):
+        assert line["strategy"] == row.strategy and float(line["accuracy"]) == row.accuracy
+        assert line["estimated_risk"] == ("0.5" if row.strategy == "ntkcpl" else "")
+
+
+def test_table_holds_means_and_deviations(rows):
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in report.table(rows, "digits").splitlines()
+    ]
+    assert lines[0] == ["strategy", "10", "30", "100", "average"]
+    assert [line[0] for line in lines[2:]] == ["ntkcpl", "random", "margin"]
+    values = np.array([row.accuracy for row in rows]).reshape(3, 3, 3) * 100  # strategy, seed, n
+    for i, line in enumerate(lines[2:]):
+        whole = np.column_stack([values[i], values[i].mean(axis=1)])
+        for j, cell in enumerate(line[1:]):
+            mean, deviation = (float(x) for x in cell.strip("*").split(" ± "))
+            assert mean == pytest.approx(whole[:, j].mean(), abs=0.051)
+            assert deviation == pytest.approx(whole[:, j].std(ddof=1), abs=0.051)
+            best = values.mean(axis=1)[:, j] if j < 3 else values.mean(axis=(1, 2))
+            assert cell.startswith("**") == (i == best.argmax())
+
+
+def test_one_seed_has_no_deviation(rows):
+    assert "±" not in report.table([row for row in rows if row.seed == 0], "digits")
+
+
+def test_published_figures_become_a_row(rows, monkeypatch):
+    monkeypatch.setitem(report.PUBLISHED, "made-up", {"ntkcpl": {30: 55.5, 999: 1.0}})
+    last = report.table(rows, "made-up").splitlines()[-1]
+    assert [cell.strip() for cell in last.strip("|").split("|")] == [
+        "ntkcpl (published)", "", "55.5", "", "",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_figures_are_drawn(rows, tmp_path, seeds):
+    few = [row for row in rows if row.seed < seeds]
+    report.plot_curves(few, tmp_path / "curves.png", "title")
+    report.plot_risk(few, tmp_path / "risk.png", "title")
+    for name in ("curves.png", "risk.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_risk_figure_without_ntkcpl(rows, tmp_path):
+    report.plot_risk([r for r in rows if r.strategy != "ntkcpl"], tmp_path / "risk.png", "")
+    assert not (tmp_path / "risk.png").exists()
+
+
+def test_figures_without_matplotlib_say_how(rows, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"pip install jaxal\[bench\]"):
+        report.plot_curves(rows, tmp_path / "x.png", "")
