@@ -69,15 +69,17 @@ def test_only_paid_labels_count(data, strategy):
         paid.extend(rows.tolist())
         return y[rows]
 
-    state = go(data, strategy, oracle=oracle)
+    options = {"max_clusters": 6} if strategy == "typiclust" else {}
+    state = go(data, strategy, oracle=oracle, options=options)
     assert paid == state.labeled.tolist()
     spoiled = np.where(np.isin(np.arange(80), paid), y, (y + 1) % 3)
-    assert picks_of(go((x, spoiled), strategy)) == picks_of(state)
+    assert picks_of(go((x, spoiled), strategy, options=options)) == picks_of(state)
 
 
 @pytest.mark.parametrize("strategy", ["random", "margin", "typiclust"])
 def test_a_kill_at_any_save_changes_no_pick(data, tmp_path, monkeypatch, strategy):
-    expected = picks_of(go(data, strategy))
+    options = {"max_clusters": 6} if strategy == "typiclust" else {}
+    expected = picks_of(go(data, strategy, options=options))
     evaluate = lambda state, outputs: {"n": outputs.num_labeled}  # noqa: E731
     real, path = active.save, tmp_path / "run.json"
     for before in (True, False):
@@ -95,9 +97,9 @@ def test_a_kill_at_any_save_changes_no_pick(data, tmp_path, monkeypatch, strateg
 
             monkeypatch.setattr(active, "save", dying)
             with pytest.raises(KilledError):
-                go(data, strategy, path=path, evaluate=evaluate)
+                go(data, strategy, path=path, evaluate=evaluate, options=options)
             monkeypatch.setattr(active, "save", real)
-            state = go(data, strategy, path=path, evaluate=evaluate)
+            state = go(data, strategy, path=path, evaluate=evaluate, options=options)
             assert picks_of(state) == expected
             assert [record["metrics"]["n"] for record in state.history] == [6, 10, 15]
 

@@ -144,7 +144,7 @@ def test_predictions_do_not_depend_on_chunks(digits):
 
 def test_linear_head_hidden_are_the_features(digits):
     x, y = digits
-    trained = train_head(KEY, x, np.arange(3), y[:3], 10, config=LINEAR._replace(epochs=1))
+    trained = train_head(KEY, x, np.arange(3), y[:3], 10, config=LINEAR)
     np.testing.assert_array_equal(predict_head(trained, x[:7])[1], x[:7])
 
 
