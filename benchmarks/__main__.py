@@ -218,7 +218,7 @@ def _report(args: argparse.Namespace, plan: Any, data: Data, rows: Any, out: Pat
     )
     (out / "table.md").write_text(text + "\n", encoding="utf-8")
     report.plot_curves(rows, out / "curves.png", title)
-    report.plot_risk(rows, out / "risk.png", f"{title}: NTKCPL's estimated risk and the true error")
+    report.plot_risk(rows, out / "risk.png", title)
     print("\n" + text + "\n")
 
 

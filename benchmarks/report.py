@@ -142,7 +142,11 @@ def plot_curves(rows: Sequence[Row], path: Path, title: str) -> None:
 
 
 def plot_risk(rows: Sequence[Row], path: Path, title: str) -> None:
-    """Draw NTKCPL's estimated risk beside the true error of the trained head on the pool."""
+    """Draw NTKCPL's estimated risk beside the true error of the trained head on the pool.
+
+    The estimate counts misses of cluster pseudo-labels. A miss within one class is no error of the
+    head, so the estimate may well lie above it where there are more clusters than classes.
+    """
     estimated = curves(rows, "estimated_risk").get("ntkcpl")
     if estimated is None:
         return
@@ -150,13 +154,14 @@ def plot_risk(rows: Sequence[Row], path: Path, title: str) -> None:
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     true = curves(rows, "pool_accuracy")["ntkcpl"]
     lines = {
-        "estimated": (Curve(estimated.num_labeled, 100 * estimated.values), _EMPHASISED),
+        "estimated risk": (Curve(estimated.num_labeled, 100 * estimated.values), _EMPHASISED),
         "true error": (Curve(true.num_labeled, 100 - 100 * true.values), _COLOURS[0]),
     }
     for curve, colour in lines.values():
         _draw(axes, curve, {"color": colour, "linewidth": 2, "linestyle": "-", "marker": "o"})
     _label_ends(axes, lines)
-    _finish(axes, true.num_labeled, "share of the pool (%)", title)
+    heading = f"{title}\nNTKCPL: clusters missed by the estimate, classes missed by the head"
+    _finish(axes, true.num_labeled, "share of the pool (%)", heading)
     axes.set_ylim(bottom=0)
     figure.savefig(path, dpi=160)
     plt.close(figure)
