@@ -29,8 +29,8 @@ import jax
 
 __all__ = ["load_neural_tangents", "neural_tangents_ntk_fn"]
 
-_TESTED = "neural-tangents 0.6.5 with jax 0.6 to 0.11"
-_NEWEST_TESTED = (0, 11)
+_TESTED = "neural-tangents 0.6.5 with jax 0.6 to 0.12"
+_NEWEST_TESTED = (0, 12)
 _PACKAGE = "neural_tangents"
 _CORE_NAMES = (
     "AbstractValue",

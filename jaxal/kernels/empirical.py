@@ -155,7 +155,8 @@ def _check_params(params: Any) -> None:
 
 
 def _check_outputs(apply: Apply, params: Any, x: Any, dtype: np.dtype) -> None:
-    kind = dtype if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
+    kind = jnp.asarray(x[:1]).dtype
+    kind = dtype if jnp.issubdtype(kind, jnp.floating) else kind
     out = jax.eval_shape(apply, params, jax.ShapeDtypeStruct((2, *x.shape[1:]), kind))
     shape = getattr(out, "shape", None)
     if shape is None or len(shape) != 2 or shape[0] != 2:

@@ -1,3 +1,5 @@
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -29,13 +31,15 @@ def shaken(variables, seed=0):
 def conv_net(dtype):
     x = np.random.default_rng(0).standard_normal((7, 6, 6, 2)).astype(dtype)
     module = ConvNet()
-    variables = shaken(module.init(jax.random.key(0), x, train=False))
+    variables = shaken(jax.jit(partial(module.init, train=False))(jax.random.key(0), x))
     variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), variables)
     return *frozen_apply(module, variables, train=False), x
 
 
-@pytest.mark.parametrize("trace_outputs", [True, False])
-@pytest.mark.parametrize("dtype, rtol", [(np.float32, 1e-5), (np.float64, 1e-10)])
+@pytest.mark.parametrize(
+    "trace_outputs, dtype, rtol",
+    [(True, np.float32, 1e-5), (True, np.float64, 1e-10), (False, np.float64, 1e-10)],
+)
 def test_engines_agree_on_a_convolutional_network(trace_outputs, dtype, rtol, x64):
     apply, params, x = conv_net(dtype)
     first, second = (
@@ -75,13 +79,15 @@ def test_convolutional_network_against_finite_differences(x64):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("trace_outputs", [True, False])
-@pytest.mark.parametrize("dtype, rtol", [(np.float32, 1e-5), (np.float64, 1e-10)])
+@pytest.mark.parametrize(
+    "trace_outputs, dtype, rtol",
+    [(True, np.float32, 1e-5), (True, np.float64, 1e-10), (False, np.float64, 1e-10)],
+)
 def test_equals_dense_ntk(engine, trace_outputs, dtype, rtol, x64):
     rng = np.random.default_rng(1)
-    head = DenseHead(features=(9, 8), num_outputs=3, activation=nn.gelu, use_batch_norm=True)
+    head = DenseHead(features=(8,), num_outputs=3, activation=nn.tanh, use_batch_norm=True)
     x = rng.standard_normal((6, 5)).astype(dtype)
-    variables = shaken(head.init(jax.random.key(0), x))
+    variables = shaken(jax.jit(head.init)(jax.random.key(0), x))
     variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), variables)
     apply, params = frozen_apply(head, variables)
     expected = dense_ntk(head_layers(head, variables), x, x[:4], trace_outputs=trace_outputs)
@@ -99,7 +105,7 @@ def test_chunk_size_changes_nothing(engine, x64):
     x = rng.standard_normal((5, 3))
     apply, params = frozen_apply(head, head.init(jax.random.key(0), x))
     whole = empirical_ntk(apply, params, x, engine=engine, dtype=jnp.float64)
-    for chunk_size in (1, 2, 5):
+    for chunk_size in (1, 2):
         chunked = empirical_ntk(
             apply, params, x, engine=engine, chunk_size=chunk_size, dtype=jnp.float64
         )

@@ -63,7 +63,7 @@ def test_a_broken_import_says_what_works_and_can_be_tried_again():
             else:
                 raise AssertionError("no error")
             assert "NoSuchName" in message and 'engine="jax"' in message, message
-            assert "neural-tangents 0.6.5 with jax 0.6 to 0.11" in message, message
+            assert "neural-tangents 0.6.5 with jax 0.6 to 0.12" in message, message
         assert not any(name.startswith("neural_tangents") for name in sys.modules)
         np.testing.assert_allclose(compute("jax"), x @ x.T, rtol=1e-6)
         adapter._CORE_NAMES = names
