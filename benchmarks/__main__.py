@@ -85,7 +85,10 @@ def _add_plan(parser: argparse.ArgumentParser, *, seeds: int) -> None:
         "--pool-size", type=int, metavar="N", help="random rows, other ones each seed (default all)"
     )
     parser.add_argument(
-        "--head", choices=("mlp", "linear"), default="mlp", help="trained each round (default mlp)"
+        "--head",
+        choices=("mlp", "linear"),
+        default="linear",
+        help="trained each round: linear, or mlp, the papers' (default linear)",
     )
     parser.add_argument(
         "--scale",

@@ -34,7 +34,7 @@ class Plan(NamedTuple):
     strategies: tuple[str, ...]
     budgets: tuple[int, ...]  # picks of each round
     seeds: tuple[int, ...]
-    head: str = "mlp"  # of `HEADS`
+    head: str = "linear"  # of `HEADS`
     pool_size: int | None = None  # random rows, by seed; None: all
     scale: bool = True  # features to a mean norm of one
     options: Mapping[str, Any] = {}  # for ntkcpl

@@ -13,6 +13,7 @@ refined against that is an option here, because the paper does not settle it:
 * ``merge`` counts clusters whose labelled samples all share one class as one.
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import jax
@@ -56,8 +57,8 @@ def cluster_pseudo_labels(
     features: ArrayLike,
     num_clusters: int,
     *,
-    labeled: ArrayLike = (),
-    labels: ArrayLike = (),
+    labeled: ArrayLike | Sequence[int] = (),
+    labels: ArrayLike | Sequence[int] = (),
     num_classes: int = 1,
     probs: ArrayLike | None = None,
     refinement: Refinement = "none",
@@ -89,8 +90,8 @@ def cluster_pseudo_labels(
     """
     features = check_features(features)
     check_positive(num_clusters, "num_clusters")
-    labeled = check_indices(labeled, np.shape(features)[0], "labeled")
-    labels = check_labels(labels, num_classes, length=labeled.size)
+    labeled = check_indices(np.asarray(labeled), np.shape(features)[0], "labeled")
+    labels = check_labels(np.asarray(labels), num_classes, length=labeled.size)
     wanted = min(num_clusters, np.shape(features)[0])
     if labeled.size == 0 or refinement == "none":
         found = kmeans(key, features, wanted, num_restarts=num_restarts).labels

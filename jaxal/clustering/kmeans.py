@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from jaxal.checks import check_features, check_positive
 from jaxal.chunking import DEFAULT_CHUNK_SIZE
-from jaxal.clustering.lloyd import KMeans, Rows, as_rows, lloyd, plus_plus
+from jaxal.clustering.lloyd import FAR, KMeans, Rows, as_rows, lloyd, plus_plus
 
 __all__ = ["kmeans"]
 
@@ -29,7 +29,8 @@ def kmeans(
 
     Lloyd's iteration from a greedy k-means++ start (Arthur and Vassilvitskii, 2007), in float32.
     Holds ``O(chunk_size · num_clusters + n · d)``. Compiles once for each shape of ``x`` and number
-    of clusters.
+    of clusters rounded up to a multiple of 16, or of an eighth to a quarter of itself beyond 128,
+    so that rounds with ever more clusters share a program.
 
     With fewer distinct samples than clusters some clusters stay empty, with a centre on a sample
     of another cluster; labels and centres are valid all the same. A cluster can also end empty
@@ -66,13 +67,20 @@ def kmeans(
             f"found {num_clusters}"
         )
     rows = as_rows(x, jnp.asarray(mass), chunk_size=chunk_size)
-    best = run_kmeans(key, rows, max_iterations, tolerance, num_clusters=num_clusters)
+    fit = functools.partial(run_kmeans, capacity=_capacity(num_clusters))
+    best = fit(key, rows, max_iterations, tolerance, num_clusters)
     for restart in range(1, num_restarts):
         restart_key = jax.random.fold_in(key, restart)
-        found = run_kmeans(restart_key, rows, max_iterations, tolerance, num_clusters=num_clusters)
+        found = fit(restart_key, rows, max_iterations, tolerance, num_clusters)
         better = found.inertia < best.inertia
         best = jax.tree.map(functools.partial(jnp.where, better), found, best)
-    return best
+    return best._replace(centers=best.centers[:num_clusters])
+
+
+def _capacity(num_clusters: int) -> int:
+    """Round a number of clusters up to one of the few that are compiled for."""
+    step = max(16, 1 << max(0, num_clusters.bit_length() - 4))
+    return -(-num_clusters // step) * step
 
 
 def check_limits(num_clusters: int, max_iterations: int, tolerance: float, chunk_size: int) -> None:
@@ -88,14 +96,26 @@ def check_limits(num_clusters: int, max_iterations: int, tolerance: float, chunk
         raise ValueError(f"tolerance: expected zero or more, found {tolerance}")
 
 
-@functools.partial(jax.jit, static_argnames="num_clusters")
+@functools.partial(jax.jit, static_argnames="capacity")
 def run_kmeans(
-    key: jax.Array, rows: Rows, max_iterations: int, tolerance: float, *, num_clusters: int
+    key: jax.Array,
+    rows: Rows,
+    max_iterations: int,
+    tolerance: float,
+    num_clusters: int,
+    *,
+    capacity: int,
 ) -> KMeans:
-    """Cluster prepared rows from one k-means++ start."""
-    start = jnp.zeros((num_clusters, rows.x.shape[-1]), rows.x.dtype)
-    start = plus_plus(key, rows, start, 0, rows.weights)
-    return lloyd(rows, start, max_iterations=max_iterations, tolerance=tolerance)
+    """Cluster prepared rows from one k-means++ start; ``[capacity, d]`` centres, the rest `FAR`."""
+    start = jnp.full((capacity, rows.x.shape[-1]), FAR, rows.x.dtype)
+    start = plus_plus(key, rows, start, 0, rows.weights, num_clusters)
+    return lloyd(
+        rows,
+        start,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+        num_clusters=num_clusters,
+    )
 
 
 def _check_weights(weights: ArrayLike | None, n: int) -> np.ndarray:

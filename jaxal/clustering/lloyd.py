@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-__all__ = ["KMeans", "Rows", "as_rows", "lloyd", "plus_plus"]
+__all__ = ["FAR", "KMeans", "Rows", "as_rows", "lloyd", "plus_plus"]
 
 _State = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
@@ -22,6 +22,8 @@ _State = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 _GROUP = 512
 # A squared distance below this part of the squared norms is rounding noise in float32.
 _NOISE = 2e-6
+# Where the centres lie that pad a number of clusters to one that is compiled for: nearest to none.
+FAR = 1e15
 
 
 class KMeans(NamedTuple):
@@ -58,7 +60,12 @@ def as_rows(x: ArrayLike, weights: jax.Array, *, chunk_size: int) -> Rows:
 
 
 def plus_plus(
-    key: jax.Array, rows: Rows, centers: jax.Array, given: ArrayLike, weights: jax.Array
+    key: jax.Array,
+    rows: Rows,
+    centers: jax.Array,
+    given: ArrayLike,
+    weights: jax.Array,
+    num_clusters: ArrayLike | None = None,
 ) -> jax.Array:
     """Choose centres by greedy k-means++ (Arthur and Vassilvitskii, 2007; trials as scikit-learn).
 
@@ -68,19 +75,21 @@ def plus_plus(
       centers: ``[k, d]`` centred; the first ``given`` are kept, the others are replaced.
       given: how many centres there are already.
       weights: ``[n]`` what each sample may be drawn and counts by; zero for never.
+      num_clusters: how many centres there shall be; the others of the ``k`` are left alone.
 
     Returns:
       ``[k, d]`` centres.
     """
-    num_clusters = centers.shape[0]
-    trials = 2 + int(math.log(num_clusters))
+    capacity = centers.shape[0]
+    num_clusters = capacity if num_clusters is None else num_clusters
+    trials = 2 + int(math.log(capacity))
     flat = rows.x.reshape(-1, rows.x.shape[-1])
     weight_chunks = _in_chunks(weights, rows, 0)
     norms = (rows.x**2).sum(-1)
 
     def to_given(chunk: tuple[jax.Array, jax.Array]) -> jax.Array:
         squared = _squared_distances(*chunk, centers)
-        return jnp.where(jnp.arange(num_clusters)[:, None] < given, squared, jnp.inf).min(0)
+        return jnp.where(jnp.arange(capacity)[:, None] < given, squared, jnp.inf).min(0)
 
     def add(i: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         centers, closest = state
@@ -110,6 +119,7 @@ def lloyd(
     *,
     max_iterations: ArrayLike,
     tolerance: ArrayLike,
+    num_clusters: ArrayLike | None = None,
 ) -> KMeans:
     """Assign and average until nothing changes.
 
@@ -123,6 +133,7 @@ def lloyd(
       forced: ``[n]`` int32 the cluster a sample is bound to, or -1; ``None`` for no such sample.
       max_iterations: most sweeps.
       tolerance: see above.
+      num_clusters: how many of the centres are in use, by default all. The others must be `FAR`.
 
     Returns:
       The clustering; its labels are those nearest to its centres, or forced.
@@ -130,6 +141,7 @@ def lloyd(
     weights = _in_chunks(rows.weights, rows, 0)
     bound = None if forced is None else _in_chunks(forced, rows, -1)
     limit = jnp.float32(tolerance) * rows.variance
+    in_use = jnp.arange(len(centers)) < (len(centers) if num_clusters is None else num_clusters)
 
     def go_on(state: _State) -> jax.Array:
         _, _, iteration, done = state
@@ -141,11 +153,11 @@ def lloyd(
         changed = (labels != before).any()
 
         def repair() -> tuple[jax.Array, jax.Array, jax.Array]:
-            moved = _fill_empty(rows, weights, bound, centers, labels, mass)
+            moved = _fill_empty(rows, weights, bound, centers, labels, (mass == 0) & in_use)
             return (*_sums(rows.x, weights, moved, len(centers)), (moved != labels).any())
 
         sums, mass, repaired = lax.cond(
-            (mass == 0).any(), repair, lambda: (sums, mass, jnp.array(False))
+            ((mass == 0) & in_use).any(), repair, lambda: (sums, mass, jnp.array(False))
         )
         after = jnp.where(mass[:, None] > 0, sums / jnp.where(mass > 0, mass, 1)[:, None], centers)
         still = ((after - centers) ** 2).sum() <= limit
@@ -240,13 +252,12 @@ def _fill_empty(
     forced: jax.Array | None,
     centers: jax.Array,
     labels: jax.Array,
-    mass: jax.Array,
+    empty: jax.Array,
 ) -> jax.Array:
     """Give each empty cluster one of the samples farthest from their centres, if any is away."""
     free = weights > 0 if forced is None else (weights > 0) & (forced < 0)
     distances = jnp.where(free, _own_distances(rows.x, centers, labels), 0).reshape(-1)
-    farthest, samples = lax.top_k(distances, len(centers))
-    empty = mass == 0
+    farthest, samples = lax.top_k(distances, min(len(centers), distances.size))
     rank = jnp.cumsum(empty) - 1
     # The mean of equal samples can differ from them by a rounding: that is no distance.
     away = farthest[rank] > _NOISE**2 * (rows.x**2).sum(-1).max()

@@ -118,7 +118,7 @@ def _halve(
     padded = np.resize(rows, size)
     weights = (np.arange(size) < len(rows)).astype(np.float32)
     chunks = as_rows(features[padded], jnp.asarray(weights), chunk_size=chunk_size)
-    halves = run_kmeans(key, chunks, _MAX_ITERATIONS, _TOLERANCE, num_clusters=2)
+    halves = run_kmeans(key, chunks, _MAX_ITERATIONS, _TOLERANCE, 2, capacity=2)
     side = np.asarray(halves.labels)[: len(rows)]
     return [rows[side == 0], rows[side == 1]]
 

@@ -180,3 +180,19 @@ def test_bad_input_is_named(change, message):
         arguments["labels"] = []
     with pytest.raises(ValueError, match=message):
         train_head(KEY, num_classes=3, **arguments)
+
+
+def test_feature_norm_makes_the_head_blind_to_one_factor():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 5)).astype(np.float32)
+    labels = (x[:, 0] > 0).astype(int)
+    probs = [
+        predict_head(
+            train_head(jax.random.key(0), factor * x, np.arange(20), labels[:20], 2, config=LINEAR),
+            factor * x,
+        )[0]
+        for factor in (1.0, 1e-3)
+    ]
+    np.testing.assert_allclose(probs[0], probs[1], atol=1e-5)
+    constant = train_head(jax.random.key(0), 0 * x, np.arange(4), labels[:4], 2, config=LINEAR)
+    assert np.isfinite(predict_head(constant, 0 * x)[0]).all()
