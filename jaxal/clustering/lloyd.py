@@ -108,7 +108,11 @@ def plus_plus(
         best = jnp.where(i == 0, 0, jnp.argmin(potentials.sum(0)))
         return centers.at[i].set(candidates[best]), after[:, best]
 
-    closest = lax.map(to_given, (rows.x, norms))
+    if isinstance(given, int) and given == 0:
+        # Known while compiling, which would otherwise spend its time on folding these constants.
+        closest = jnp.full_like(norms, jnp.inf)
+    else:
+        closest = lax.map(to_given, (rows.x, norms))
     return lax.fori_loop(given, num_clusters, add, (centers, closest))[0]
 
 
