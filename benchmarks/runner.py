@@ -15,7 +15,7 @@ from benchmarks.progress import progress
 from jaxal.active import run
 from jaxal.asktell import ActiveState, HeadOutputs
 from jaxal.checks import check_batch_size, check_positive
-from jaxal.neighbors import smooth_features
+from jaxal.neighbors import neighbor_indices
 from jaxal.records import fingerprint
 from jaxal.select import get_strategy
 from jaxal.train.head import LINEAR, PROXY, HeadConfig, predict_probs
@@ -176,11 +176,11 @@ def run_plan(plan: Plan, data: Data, out: Path) -> list[Row]:
         for seed in plan.seeds:
             if not rows or plan.pool_size is not None:
                 pool = draw_pool(data, seed, pool_size=plan.pool_size, scale=plan.scale)
-                smoothed = None
+                neighbors = None
             for name in plan.strategies:
                 strategy = get_strategy(name)
-                if "smoothed" in strategy.needs and smoothed is None:
-                    smoothed = np.asarray(smooth_features(pool.features))
+                if "neighbors" in strategy.needs and neighbors is None:
+                    neighbors = neighbor_indices(pool.features)
                 bar.start(f"{name}, seed {seed}")
                 state = run(
                     strategy,
@@ -192,7 +192,7 @@ def run_plan(plan: Plan, data: Data, out: Path) -> list[Row]:
                     path=out / RUNS / f"{name}-{seed}.json",
                     evaluate=functools.partial(_evaluate, pool, bar.step),
                     head=HEADS[plan.head],
-                    smoothed=smoothed if "smoothed" in strategy.needs else None,
+                    neighbors=neighbors if "neighbors" in strategy.needs else None,
                     options=plan.options if name == "ntkcpl" else None,
                 )
                 rows[name, seed] = _rows(name, seed, state)

@@ -227,8 +227,8 @@ def ntkcpl_round(s: Sizes) -> dict[str, Any]:
     count = 2 * s["clusters"] - s["picks"]
     labeled, labels = rng.permutation(n)[:count], rng.integers(10, size=count)
     probs = rng.dirichlet(np.ones(10), size=n).astype(np.float32)
-    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
-    pool = Pool(x, 10, labeled, labels, probs=probs, smoothed=unit)
+    around = rng.integers(n, size=(n, 20), dtype=np.int32)  # found once a pool, not once a round
+    pool = Pool(x, 10, labeled, labels, probs=probs, neighbors=around)
 
     def run() -> Any:
         return select(

@@ -25,7 +25,7 @@ from jaxal.asktell import (
 )
 from jaxal.checks import check_batch_size, check_features, check_positive
 from jaxal.chunking import DEFAULT_CHUNK_SIZE
-from jaxal.neighbors import smooth_features
+from jaxal.neighbors import neighbor_indices
 from jaxal.records import fingerprint, plain
 from jaxal.select import Strategy, get_strategy
 from jaxal.train.head import PROXY, HeadConfig, check_config
@@ -42,8 +42,6 @@ __all__ = [
     "tell",
 ]
 
-SMOOTHING_NEIGHBORS = 20
-
 
 def run(
     strategy: Strategy | str,
@@ -56,7 +54,7 @@ def run(
     path: str | Path | None = None,
     evaluate: Callable[[ActiveState, HeadOutputs], Mapping[str, float]] | None = None,
     head: HeadConfig = PROXY,
-    smoothed: ArrayLike | None = None,
+    neighbors: ArrayLike | None = None,
     options: Mapping[str, Any] | None = None,
     chunk_size: int = DEFAULT_CHUNK_SIZE,
 ) -> ActiveState:
@@ -80,8 +78,8 @@ def run(
       path: where to save, or None.
       evaluate: maps the state and its head after a round to metrics for the record.
       head: the head and its training.
-      smoothed: ``[n, d]`` neighbour-smoothed features; computed here, once, from 20
-        neighbours where the strategy needs them and none are given.
+      neighbors: ``[n, k]`` integers, each sample's nearest others; found here, once, 20 of them,
+        where the strategy needs them and none are given.
       options: keyword options of the strategy.
       chunk_size: rows the head predicts at once; changes no result.
 
@@ -99,11 +97,11 @@ def run(
     check_batch_size(sum(sizes), state.pool_size, "batch_sizes")
     settings = {}
     if path is not None:
-        settings = _settings(strategy, features, num_classes, seed, head, smoothed, options or {})
+        settings = _settings(strategy, features, num_classes, seed, head, neighbors, options or {})
         if Path(path).exists():
             state = _check_progress(load(path, settings), sizes, path)
-    if smoothed is None and "smoothed" in strategy.needs:
-        smoothed = smooth_features(features, min(SMOOTHING_NEIGHBORS, state.pool_size - 1))
+    if neighbors is None and "neighbors" in strategy.needs:
+        neighbors = neighbor_indices(features)
     fields = strategy.needs & HEAD_FIELDS
     outputs: HeadOutputs | None = None
     while True:
@@ -122,7 +120,7 @@ def run(
             sizes[state.round],
             outputs=outputs,
             head=head,
-            smoothed=smoothed,
+            neighbors=neighbors,
             options=options,
             chunk_size=chunk_size,
         )
@@ -156,7 +154,7 @@ def _settings(
     num_classes: int,
     seed: int,
     head: HeadConfig,
-    smoothed: ArrayLike | None,
+    neighbors: ArrayLike | None,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Collect what the picks depend on; batch sizes stay out so that a run can be lengthened."""
@@ -166,7 +164,7 @@ def _settings(
         "num_classes": num_classes,
         "seed": seed,
         "head": head,
-        "smoothed": None if smoothed is None else fingerprint(smoothed),
+        "neighbors": None if neighbors is None else fingerprint(neighbors),
         "options": {
             name: fingerprint(value) if isinstance(value, np.ndarray | jax.Array) else value
             for name, value in options.items()

@@ -138,7 +138,7 @@ def ask(
     *,
     outputs: HeadOutputs | None = None,
     head: HeadConfig = PROXY,
-    smoothed: ArrayLike | None = None,
+    neighbors: ArrayLike | None = None,
     options: Mapping[str, Any] | None = None,
     chunk_size: int = DEFAULT_CHUNK_SIZE,
 ) -> tuple[ActiveState, np.ndarray, Any]:
@@ -157,7 +157,7 @@ def ask(
       batch_size: how many, at most what is left.
       outputs: from `fit_head` at this state; trained here where the strategy needs and lacks it.
       head: the head to train, where none is given.
-      smoothed: ``[n, d]`` neighbour-smoothed features, for strategies that need them.
+      neighbors: ``[n, k]`` integers, each sample's nearest others, for strategies that need them.
       options: keyword options of the strategy.
       chunk_size: rows the head predicts at once; changes no result.
 
@@ -199,7 +199,7 @@ def ask(
         state.labels,
         probs=outputs.probs if outputs else None,
         hidden=outputs.hidden if outputs else None,
-        smoothed=smoothed,
+        neighbors=neighbors,
     )
     began = time.perf_counter()
     found, info = chosen.select(_key(state, _SELECT_KEY), pool, batch_size=batch_size, **kwargs)

@@ -12,7 +12,14 @@ from jax.typing import ArrayLike
 from jaxal.checks import check_features, check_positive
 from jaxal.chunking import map_rows
 
-__all__ = ["Neighbors", "nearest_neighbors", "smooth", "smooth_features", "typicality"]
+__all__ = [
+    "Neighbors",
+    "nearest_neighbors",
+    "neighbor_indices",
+    "smooth",
+    "smooth_features",
+    "typicality",
+]
 
 _CHUNK_SIZE = 1024
 # Columns to a group of the two-stage top-k: 16 float32 fill one vector register.
@@ -87,6 +94,25 @@ def nearest_neighbors(
         return _search(points, norms, asked, own, k=num_neighbors, metric=metric)
 
     return map_rows(search, asked, own, chunk_size=chunk_size)
+
+
+def neighbor_indices(x: ArrayLike, num_neighbors: int = 20) -> np.ndarray:
+    """List each row's nearest other rows by cosine, as many as there are up to a number.
+
+    Args:
+      x: ``[n, d]`` features of any real dtype.
+      num_neighbors: k.
+
+    Returns:
+      ``[n, min(k, n - 1)]`` int32 on the host.
+
+    Raises:
+      ValueError: features that are no matrix of finite numbers.
+    """
+    found = min(num_neighbors, np.shape(check_features(x, "x"))[0] - 1)
+    if found == 0:
+        return np.zeros((1, 0), np.int32)
+    return np.asarray(nearest_neighbors(x, found).indices)
 
 
 def smooth(x: ArrayLike, neighbors: ArrayLike, *, chunk_size: int = _CHUNK_SIZE) -> jax.Array:

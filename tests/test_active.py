@@ -149,16 +149,16 @@ def test_foreign_settings_are_refused(data, tmp_path):
         go(data, path=path, options={"chunk_size": 9})
 
 
-def test_smoothed_features_are_made_once_for_who_needs_them(data):
+def test_neighbors_are_found_once_for_who_needs_them(data):
     seen = []
 
     def select(key, pool, *, batch_size):
-        seen.append(pool.smoothed)
+        seen.append(pool.neighbors)
         return unlabeled(pool)[:batch_size], ()
 
-    go(data, Strategy("probe", select, needs=frozenset({"smoothed"}), cold_start=True))
-    assert seen[0].shape == (80, 5) and all(found is seen[0] for found in seen)
-    np.testing.assert_allclose(np.linalg.norm(seen[0], axis=1), 1, rtol=1e-5)
+    go(data, Strategy("probe", select, needs=frozenset({"neighbors"}), cold_start=True))
+    assert seen[0].shape == (80, 20) and all(found is seen[0] for found in seen)
+    assert (seen[0] != np.arange(80)[:, None]).all()
 
 
 def test_ask_and_tell(data):

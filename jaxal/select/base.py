@@ -26,7 +26,7 @@ class Pool(NamedTuple):
     labels: ArrayLike  # [l] int, their classes
     probs: ArrayLike | None = None  # [n, num_classes] of the head trained on the labelled rows
     hidden: ArrayLike | None = None  # [n, h] that head's last hidden activations
-    smoothed: ArrayLike | None = None  # [n, d] neighbour-smoothed, L2-normalised features
+    neighbors: ArrayLike | None = None  # [n, k] int, each row's nearest others by the features
 
 
 class Strategy(NamedTuple):
@@ -34,14 +34,14 @@ class Strategy(NamedTuple):
 
     name: str
     select: Callable[..., tuple[Any, Any]]  # (key, pool, *, batch_size, **options) -> (picks, Info)
-    needs: frozenset[str] = frozenset()  # of "probs", "hidden", "smoothed"
+    needs: frozenset[str] = frozenset()  # of "probs", "hidden", "neighbors"
     cold_start: bool = False  # can choose while nothing is labelled
 
 
 _MAKERS = {
     "probs": "train a head first",
     "hidden": "train a head first",
-    "smoothed": "see jaxal.neighbors.smooth_features",
+    "neighbors": "see jaxal.neighbors.neighbor_indices",
 }
 
 
@@ -53,7 +53,7 @@ def check_pool(
     Args:
       pool: what the strategy was given.
       batch_size: how many samples are asked for.
-      needs: fields whose values are read: "features", "probs", "hidden", "smoothed"; each must be
+      needs: fields whose values are read: "features", "probs", "hidden", "neighbors"; each must be
         there and finite. The others are not looked at, except for the shape of the features.
       name: the strategy's name, for errors.
 
@@ -74,7 +74,8 @@ def check_pool(
         value = getattr(pool, field)
         if value is None:
             raise ValueError(f"{name} needs pool.{field}: {_MAKERS[field]}")
-        check_features(value, f"pool.{field}")
+        if field != "neighbors":  # whose indices are checked where they are used
+            check_features(value, f"pool.{field}")
         rows, columns = np.shape(value)
         if rows != shape[0]:
             raise ValueError(

@@ -7,8 +7,9 @@ least risk over the whole pool is picked, one at a time, until the batch is full
 
 The paper's are: that objective, the kernel of a randomly initialised head on un-normalised frozen
 features, clusters as targets also of the labelled samples, the number of clusters, the two feature
-choices ``self`` and ``al``. Ours, each a parameter: clustering neighbour-smoothed features, the
-squared risk, the pool's weights, the candidates' number, the kernel's width, scale and ridge.
+choices ``self`` and ``al``. Ours, each a parameter: clustering neighbour-smoothed features together
+with the head's probabilities, the squared risk, the pool's weights, the candidates' number, the
+kernel's width, scale and ridge. ``benchmarks/NOTES.md`` has what was tried.
 """
 
 from collections.abc import Callable
@@ -21,9 +22,8 @@ from jax.typing import ArrayLike
 
 from jaxal.checks import check_features, check_positive
 from jaxal.kernels.dense import dense_ntk, init_dense_layers
-from jaxal.neighbors import smooth_features, typicality
+from jaxal.neighbors import smooth, typicality
 from jaxal.pseudolabels import (
-    PseudoLabels,
     Refinement,
     cluster_pseudo_labels,
     num_clusters,
@@ -80,6 +80,8 @@ def select(
     batch_size: int,
     cluster_features: Literal["self", "al"] = "self",
     smoothing: bool = True,
+    probs_weight: float = 0.5,
+    num_restarts: int = 5,
     max_clusters: int = 100,
     refinement: Refinement = "none",
     merge: bool = False,
@@ -91,7 +93,7 @@ def select(
     kernel_seed: int = 0,
     kernel_width: int = 512,
     feature_scale: float = 4.0,
-    ridge: float = 1e-3,
+    ridge: float = 0.1,
     chunk_size: int = 4096,
 ) -> tuple[np.ndarray, NTKCPLInfo]:
     """Pick samples by the look-ahead risk under cluster pseudo-labels.
@@ -101,11 +103,15 @@ def select(
     Args:
       key: random key: of the clusters and of the candidates.
       pool: features, what is labelled (nothing need be yet), and what the options below read:
-        ``smoothed``, ``hidden``, ``probs``.
+        ``neighbors``, ``hidden``, ``probs``.
       batch_size: samples to pick.
       cluster_features: what is clustered once a head is trained: ``"self"`` the self-supervised
         features, ``"al"`` the head's hidden activations.
-      smoothing: cluster neighbour-smoothed features.
+      smoothing: cluster features averaged over each sample's ``pool.neighbors``.
+      probs_weight: length of the head's class probabilities, as a unit vector of their square
+        roots (smoothed likewise), beside the unit features that are clustered: clusters then stop
+        at the head's boundaries. Zero leaves them out, as the paper does.
+      num_restarts: restarts of k-means.
       max_clusters: the cap on the number of clusters.
       refinement: how the labels refine the clusters; see `cluster_pseudo_labels`.
       merge: count clusters whose labelled samples share one class as one.
@@ -127,25 +133,40 @@ def select(
     Raises:
       ValueError: malformed or missing fields, a batch beyond what is left, options out of range.
     """
-    if ridge <= 0 or feature_scale <= 0:
+    if not (ridge > 0 and feature_scale > 0):
         raise ValueError(f"ridge, feature_scale: expected above 0, found {ridge}, {feature_scale}")
+    if not 0 <= probs_weight < np.inf:
+        raise ValueError(f"probs_weight: expected zero or more, found {probs_weight}")
     _check_options(cluster_features, weighting, risk)
     has_labels = np.size(pool.labeled) > 0
     needs = {"features"}
-    if smoothing and not (has_labels and cluster_features == "al"):
-        needs.add("smoothed")
+    if smoothing:
+        needs.add("neighbors")
     if has_labels and cluster_features == "al":
         needs.add("hidden")
-    if has_labels and weighting == "uncertainty":
+    if has_labels and (weighting == "uncertainty" or probs_weight > 0):
         needs.add("probs")
     pool = check_pool(pool, batch_size, needs, "ntkcpl")
+    labeled = np.asarray(pool.labeled)
     cluster_key, candidate_key = jax.random.split(key)
     free = unlabeled(pool)
     if num_candidates is not None and check_positive(num_candidates, "num_candidates") < free.size:
         drawn = jax.random.permutation(candidate_key, free.size)[: max(num_candidates, batch_size)]
         free = np.sort(free[np.asarray(drawn)])
-    clusters = _pseudo_labels(
-        cluster_key, pool, batch_size, cluster_features, smoothing, max_clusters, refinement, merge
+    free = _distinct(pool, free, batch_size)
+    wanted = num_clusters(labeled.size, batch_size, max_clusters=max_clusters)
+    clusters = cluster_pseudo_labels(
+        cluster_key,
+        _cluster_space(pool, cluster_features, smoothing, probs_weight),
+        wanted,
+        labeled=labeled,
+        labels=pool.labels,
+        num_classes=pool.num_classes,
+        probs=pool.probs,
+        refinement=refinement,
+        merge=merge,
+        min_size=10 if wanted == max_clusters else 50,
+        num_restarts=num_restarts,
     )
 
     features = _scaled(pool.features, feature_scale)
@@ -157,7 +178,6 @@ def select(
             chunk_size=chunk_size,
         )
     columns = kernel(features, features[free])
-    labeled = np.asarray(pool.labeled)
     onehot = np.eye(clusters.num_clusters, dtype=np.float32)
     state = posterior(
         columns,
@@ -223,39 +243,29 @@ def _check_options(cluster_features: str, weighting: str, risk: str) -> None:
             raise ValueError(f"{name}: expected one of {', '.join(allowed)}, found {value!r}")
 
 
-def _pseudo_labels(
-    key: jax.Array,
-    pool: Pool,
-    batch_size: int,
-    cluster_features: str,
-    smoothing: bool,
-    max_clusters: int,
-    refinement: Refinement,
-    merge: bool,
-) -> PseudoLabels:
-    num_labeled = np.size(pool.labeled)
-    wanted = num_clusters(num_labeled, batch_size, max_clusters=max_clusters)
-    if num_labeled and cluster_features == "al":
-        assert pool.hidden is not None  # checked by the caller
-        neighbors = min(20, np.shape(pool.hidden)[0] - 1)
-        space = smooth_features(pool.hidden, neighbors) if smoothing else _unit(pool.hidden)
-    elif smoothing:
-        assert pool.smoothed is not None
-        space = jnp.asarray(pool.smoothed)
+def _cluster_space(
+    pool: Pool, cluster_features: str, smoothing: bool, probs_weight: float
+) -> jax.Array:
+    """Make what is clustered, ``[n, d or d + num_classes]``; `select` checked that it is there."""
+    has_labels = np.size(pool.labeled) > 0
+    embedding = pool.hidden if has_labels and cluster_features == "al" else pool.features
+    parts = [jnp.asarray(embedding)]
+    if has_labels and probs_weight > 0:
+        parts.append(jnp.sqrt(jnp.asarray(pool.probs, jnp.float32)))
+    if smoothing:
+        made = [smooth(x, np.asarray(pool.neighbors)) for x in parts]
     else:
-        space = _unit(pool.features)
-    return cluster_pseudo_labels(
-        key,
-        space,
-        wanted,
-        labeled=pool.labeled,
-        labels=pool.labels,
-        num_classes=pool.num_classes,
-        probs=pool.probs,
-        refinement=refinement,
-        merge=merge,
-        min_size=10 if wanted == max_clusters else 50,
-    )
+        made = [_unit(x) for x in parts]
+    return jnp.concatenate([made[0], *(probs_weight * x for x in made[1:])], axis=1)
+
+
+def _distinct(pool: Pool, free: np.ndarray, batch_size: int) -> np.ndarray:
+    """Leave out copies of labelled samples and of earlier ones, while enough are left."""
+    labeled = np.asarray(pool.labeled)
+    rows = np.asarray(jnp.asarray(pool.features)[np.concatenate([labeled, free])])
+    _, first = np.unique(rows, axis=0, return_index=True)
+    kept = free[np.sort(first[first >= labeled.size]) - labeled.size]
+    return kept if kept.size >= batch_size else free
 
 
 def _unit(x: ArrayLike) -> jax.Array:
@@ -269,5 +279,5 @@ def _scaled(x: ArrayLike, scale: float) -> jax.Array:
 
 
 NTKCPL = Strategy(
-    "ntkcpl", select, needs=frozenset({"smoothed", "probs", "hidden"}), cold_start=True
+    "ntkcpl", select, needs=frozenset({"neighbors", "probs", "hidden"}), cold_start=True
 )

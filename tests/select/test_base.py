@@ -38,7 +38,7 @@ def test_first_best_breaks_ties_by_index():
         (POOL._replace(features=X * np.nan), ("features",), "pool.features.*NaN"),
         (POOL, ("probs",), "margin needs pool.probs: train a head first"),
         (POOL, ("hidden",), "margin needs pool.hidden"),
-        (POOL, ("smoothed",), "margin needs pool.smoothed"),
+        (POOL, ("neighbors",), "margin needs pool.neighbors"),
         (POOL._replace(probs=np.ones((5, 3))), ("probs",), "expected 6 rows"),
         (POOL._replace(probs=np.ones((6, 2))), ("probs",), "expected 3 columns, found 2"),
         (POOL._replace(labeled=[0, 1, 2], labels=[0, 0, 0]), (), "batch_size: expected at most 3"),
@@ -53,7 +53,7 @@ def test_registry():
     for name, strategy in STRATEGIES.items():
         assert get_strategy(name) is strategy
         assert strategy.name == name
-        assert strategy.needs <= {"probs", "hidden", "smoothed"}
+        assert strategy.needs <= {"probs", "hidden", "neighbors"}
     with pytest.raises(ValueError, match=r"expected one of .*coreset.*found 'nonsense'"):
         get_strategy("nonsense")
 
@@ -69,7 +69,7 @@ def test_every_strategy_takes_one_and_all_that_is_left(name, batch_size):
         np.array([0, 1, 1]),
         probs=rng.dirichlet(np.ones(3), 20),
         hidden=rng.normal(size=(20, 5)),
-        smoothed=rng.normal(size=(20, 4)),
+        neighbors=rng.integers(20, size=(20, 4)),
     )
     select = get_strategy(name).select
     picks, info = select(jax.random.key(1), pool, batch_size=batch_size)

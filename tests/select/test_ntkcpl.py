@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxal.neighbors import smooth_features
+from jaxal.neighbors import neighbor_indices, smooth
+from jaxal.pseudolabels import cluster_pseudo_labels
 from jaxal.select import Pool, get_strategy
 from jaxal.select.ntkcpl import head_kernel, pool_weights, select
 
@@ -21,7 +22,7 @@ def make_pool(n=120, d=6, num_labeled=0, seed=0, k=3):
         classes[labeled],
         probs=rng.dirichlet(np.ones(k), size=n).astype(np.float32),
         hidden=np.abs(rng.normal(size=(n, 4))).astype(np.float32),
-        smoothed=np.asarray(smooth_features(x, 5)),
+        neighbors=neighbor_indices(x, 5),
     )
 
 
@@ -34,7 +35,7 @@ KEY = jax.random.key(3)
     [
         {},
         {"cluster_features": "al"},
-        {"smoothing": False, "weighting": "uniform"},
+        {"smoothing": False, "weighting": "uniform", "probs_weight": 0.0},
         {"weighting": "typicality"},
         {"refinement": "seeded", "merge": True},
         {"risk": "zero_one"},
@@ -56,14 +57,19 @@ def test_picks_are_unlabelled_distinct_and_repeatable(num_labeled, options):
 def test_first_pick_is_the_one_that_a_refit_likes_best():
     pool = make_pool(num_labeled=8)
     kernel = head_kernel(jax.random.key(0), 6)
-    picks, info = select(KEY, pool, batch_size=1, ridge=0.01, num_candidates=None)
+    picks, info = select(
+        KEY, pool, batch_size=1, ridge=0.01, num_candidates=None, probs_weight=0.0, num_restarts=1
+    )
     scaled = pool.features * (4 / np.linalg.norm(pool.features, axis=1).mean())
     gram = np.asarray(kernel(scaled, scaled), np.float64)
-    from jaxal.pseudolabels import cluster_pseudo_labels
-
     cluster_key, _ = jax.random.split(KEY)
     clusters = cluster_pseudo_labels(
-        cluster_key, pool.smoothed, 4, labeled=pool.labeled, labels=pool.labels, num_classes=3
+        cluster_key,
+        smooth(pool.features, pool.neighbors),
+        4,
+        labeled=pool.labeled,
+        labels=pool.labels,
+        num_classes=3,
     ).labels
     targets = np.eye(clusters.max() + 1)[clusters]
     free = np.setdiff1d(np.arange(120), pool.labeled)
@@ -101,7 +107,7 @@ def test_first_picks_cover_the_classes():
 def test_a_thousand_duplicates_are_picked_once_at_most():
     pool = make_pool(n=200)
     x = np.concatenate([np.repeat(pool.features[:1], 1000, axis=0), pool.features])
-    pool = Pool(x, 3, np.zeros(0, int), np.zeros(0, int), smoothed=smooth_features(x, 5))
+    pool = Pool(x, 3, np.zeros(0, int), np.zeros(0, int), neighbors=neighbor_indices(x, 5))
     picks, info = select(KEY, pool, batch_size=10)
     assert (picks < 1001).sum() <= 1
     assert np.isfinite(info.squared_risk).all()
@@ -110,7 +116,7 @@ def test_a_thousand_duplicates_are_picked_once_at_most():
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 def test_other_dtypes_and_constant_features(dtype):
     x = np.ones((20, 3), dtype)
-    pool = Pool(x, 2, np.zeros(0, int), np.zeros(0, int), smoothed=smooth_features(x, 5))
+    pool = Pool(x, 2, np.zeros(0, int), np.zeros(0, int), neighbors=neighbor_indices(x, 5))
     picks, info = select(KEY, pool, batch_size=3)
     assert len(set(picks)) == 3
     assert np.isfinite(info.squared_risk).all()
@@ -125,14 +131,14 @@ def test_unpaid_labels_play_no_part():
         "labels",
         "probs",
         "hidden",
-        "smoothed",
+        "neighbors",
     }
 
 
 def test_bad_input_is_named():
     pool = make_pool(num_labeled=5)
-    with pytest.raises(ValueError, match="smoothed"):
-        select(KEY, pool._replace(smoothed=None), batch_size=1)
+    with pytest.raises(ValueError, match="neighbors"):
+        select(KEY, pool._replace(neighbors=None), batch_size=1)
     with pytest.raises(ValueError, match="probs"):
         select(KEY, pool._replace(probs=None), batch_size=1)
     with pytest.raises(ValueError, match="hidden"):
@@ -143,6 +149,8 @@ def test_bad_input_is_named():
         select(KEY, pool, batch_size=1, ridge=0.0)
     with pytest.raises(ValueError, match="weighting"):
         select(KEY, pool, batch_size=1, weighting="best")
+    with pytest.raises(ValueError, match="probs_weight"):
+        select(KEY, pool, batch_size=1, probs_weight=-1.0)
     with pytest.raises(ValueError, match="NaN"):
         select(KEY, pool._replace(features=pool.features * np.nan), batch_size=1)
 
