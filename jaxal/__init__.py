@@ -1,3 +1,48 @@
-"""Active learning on pre-trained and self-supervised vision models, in JAX."""
+"""Active learning on pre-trained and self-supervised vision models, in JAX.
+
+The functions most used are here; each layer is a module of its own: `jaxal.active` (the loop),
+`jaxal.select` (strategies), `jaxal.train` and `jaxal.models` (heads), `jaxal.pseudolabels`,
+`jaxal.risk`, `jaxal.regression`, `jaxal.clustering`, `jaxal.neighbors` and `jaxal.kernels`.
+"""
+
+from jaxal.active import ask, load, run, save, start, tell
+from jaxal.clustering import kmeans, seeded_kmeans, split_clusters
+from jaxal.kernels.dense import dense_ntk
+from jaxal.kernels.empirical import empirical_ntk
+from jaxal.neighbors import nearest_neighbors, neighbor_indices, smooth_features
+from jaxal.pseudolabels import cluster_pseudo_labels
+from jaxal.regression import commit, look_ahead, posterior
+from jaxal.select import STRATEGIES, Pool, Strategy, get_strategy
+from jaxal.train.head import LINEAR, PROXY, HeadConfig, predict_head, train_head
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "LINEAR",
+    "PROXY",
+    "STRATEGIES",
+    "HeadConfig",
+    "Pool",
+    "Strategy",
+    "ask",
+    "cluster_pseudo_labels",
+    "commit",
+    "dense_ntk",
+    "empirical_ntk",
+    "get_strategy",
+    "kmeans",
+    "load",
+    "look_ahead",
+    "nearest_neighbors",
+    "neighbor_indices",
+    "posterior",
+    "predict_head",
+    "run",
+    "save",
+    "seeded_kmeans",
+    "smooth_features",
+    "split_clusters",
+    "start",
+    "tell",
+    "train_head",
+]
