@@ -90,8 +90,8 @@ def test_results_are_not_touched_unasked(files, tmp_path, capsys):
     assert run_main(files, out, **few) == 2
     assert "pass --resume to go on" in capsys.readouterr().err
     for extra in ((), ("--resume",)):
-        assert run_main(files, out, "--head", "linear", *extra, **few) == 2
-        assert "head: now 'linear', there 'mlp'" in capsys.readouterr().err
+        assert run_main(files, out, "--head", "mlp", *extra, **few) == 2
+        assert "head: now 'mlp', there 'linear'" in capsys.readouterr().err
     np.save(files[1], np.load(files[1]) + np.float16(1))
     assert run_main(files, out, "--resume", **few) == 2
     assert "other settings (data" in capsys.readouterr().err
