@@ -31,6 +31,7 @@ from jaxal.pseudolabels import (
 from jaxal.regression import posterior
 from jaxal.risk import greedy
 from jaxal.select.base import Pool, Strategy, check_pool, unlabeled
+from jaxal.select.margin import margins
 
 __all__ = ["NTKCPL", "NTKCPLInfo", "head_kernel", "pool_weights", "select"]
 
@@ -133,11 +134,14 @@ def select(
     Raises:
       ValueError: malformed or missing fields, a batch beyond what is left, options out of range.
     """
-    if not (ridge > 0 and feature_scale > 0):
-        raise ValueError(f"ridge, feature_scale: expected above 0, found {ridge}, {feature_scale}")
-    if not 0 <= probs_weight < np.inf:
-        raise ValueError(f"probs_weight: expected zero or more, found {probs_weight}")
     _check_options(cluster_features, weighting, risk)
+    for name, value, least in (
+        ("ridge", ridge, "above 0"),
+        ("feature_scale", feature_scale, "above 0"),
+        ("probs_weight", probs_weight, "of 0 or more"),
+    ):
+        if not (0 < value < np.inf or (value == 0 and least != "above 0")):
+            raise ValueError(f"{name}: expected a number {least}, found {value}")
     has_labels = np.size(pool.labeled) > 0
     needs = {"features"}
     if smoothing:
@@ -149,11 +153,7 @@ def select(
     pool = check_pool(pool, batch_size, needs, "ntkcpl")
     labeled = np.asarray(pool.labeled)
     cluster_key, candidate_key = jax.random.split(key)
-    free = unlabeled(pool)
-    if num_candidates is not None and check_positive(num_candidates, "num_candidates") < free.size:
-        drawn = jax.random.permutation(candidate_key, free.size)[: max(num_candidates, batch_size)]
-        free = np.sort(free[np.asarray(drawn)])
-    free = _distinct(pool, free, batch_size)
+    free = _candidates(candidate_key, pool, batch_size, num_candidates)
     wanted = num_clusters(labeled.size, batch_size, max_clusters=max_clusters)
     clusters = cluster_pseudo_labels(
         cluster_key,
@@ -226,8 +226,8 @@ def pool_weights(pool: Pool, weighting: Weighting, *, floor: float = 0.05) -> np
     n = np.shape(pool.features)[0]
     weights = np.ones(n, np.float64)
     if weighting == "uncertainty" and pool.probs is not None and np.size(pool.labeled):
-        top = -np.partition(-np.asarray(pool.probs, np.float64), 1, axis=1)
-        weights = np.maximum(1 - (top[:, 0] - top[:, 1]), floor)
+        found = np.asarray(margins(jnp.asarray(pool.probs)), np.float64)
+        weights = np.maximum(1 - found, floor)
     elif weighting == "typicality":
         weights = np.asarray(typicality(pool.features, min(20, n - 1)), np.float64)
     return (weights / weights.sum()).astype(np.float32)
@@ -257,6 +257,17 @@ def _cluster_space(
     else:
         made = [_unit(x) for x in parts]
     return jnp.concatenate([made[0], *(probs_weight * x for x in made[1:])], axis=1)
+
+
+def _candidates(
+    key: jax.Array, pool: Pool, batch_size: int, num_candidates: int | None
+) -> np.ndarray:
+    """Draw the unlabelled samples that may be picked, ascending."""
+    free = unlabeled(pool)
+    if num_candidates is not None and check_positive(num_candidates, "num_candidates") < free.size:
+        drawn = jax.random.permutation(key, free.size)[: max(num_candidates, batch_size)]
+        free = np.sort(free[np.asarray(drawn)])
+    return _distinct(pool, free, batch_size)
 
 
 def _distinct(pool: Pool, free: np.ndarray, batch_size: int) -> np.ndarray:

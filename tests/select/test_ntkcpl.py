@@ -122,17 +122,20 @@ def test_other_dtypes_and_constant_features(dtype):
     assert np.isfinite(info.squared_risk).all()
 
 
-def test_unpaid_labels_play_no_part():
-    """The pool tuple holds no other labels, and the picks follow from it alone."""
-    assert set(Pool._fields) == {
-        "features",
-        "num_classes",
-        "labeled",
-        "labels",
-        "probs",
-        "hidden",
-        "neighbors",
-    }
+def test_one_class_is_no_error():
+    pool = make_pool(num_labeled=4, k=1)
+    picks, info = select(KEY, pool, batch_size=3)
+    assert len(set(picks)) == 3
+    assert np.isfinite(info.squared_risk).all()
+
+
+def test_uncertain_samples_weigh_more():
+    pool = make_pool(num_labeled=4)
+    probs = np.tile(np.float32([1, 0, 0]), (120, 1))
+    probs[7] = [0.5, 0.5, 0]
+    weights = pool_weights(pool._replace(probs=probs), "uncertainty")
+    assert weights[7] == pytest.approx(20 * weights[0])
+    assert weights.sum() == pytest.approx(1)
 
 
 def test_bad_input_is_named():
