@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,21 @@ def _add_plan(parser: argparse.ArgumentParser, *, seeds: int) -> None:
         metavar="KEY=VALUE",
         help="an option of ntkcpl; may be repeated",
     )
+    parser.add_argument(
+        "--variant",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("NAME", "KEY=VALUE"),
+        help="run ntkcpl with other options beside the strategies; may be repeated",
+    )
+    parser.add_argument(
+        "--holdout",
+        type=int,
+        metavar="N",
+        help="test on N rows kept out of the pool, other ones each seed, in place of the test set: "
+        "for choosing between methods",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default ./results/DATASET")
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with what --out holds")
@@ -121,6 +136,16 @@ def _option(text: str) -> tuple[str, Any]:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return name, value
+
+
+def _variants(given: Sequence[Sequence[str]]) -> dict[str, dict[str, Any]]:
+    names = [name for name, *_ in given]
+    if len(set(names)) < len(names):
+        raise ValueError(f"--variant: expected each name once, found {names}")
+    try:
+        return {name: dict(map(_option, options)) for name, *options in given}
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"--variant: {error}") from None
 
 
 def _load(args: argparse.Namespace) -> Data:
@@ -167,7 +192,11 @@ def _compare(args: argparse.Namespace) -> int:
         raise ValueError(f"--budgets: expected picks of each round for {dataset}, found none")
     if args.seeds < 1:
         raise ValueError(f"--seeds: expected at least 1, found {args.seeds}")
-    options = dict(args.option)
+    variants = {name: dict(map(_option, options)) for name, *options in args.variant}
+    if len(variants) < len(args.variant):
+        raise ValueError(
+            f"--variant: expected each name once, found {[v[0] for v in args.variant]}"
+        )
     plan = Plan(
         dataset,
         tuple(args.strategies),
@@ -176,7 +205,9 @@ def _compare(args: argparse.Namespace) -> int:
         args.head,
         args.pool_size,
         args.scale,
-        options,
+        dict(args.option),
+        _variants(args.variant),
+        args.holdout,
     )
     check_plan(plan)
     out = args.out or Path("results") / dataset
@@ -210,8 +241,8 @@ def _report(args: argparse.Namespace, plan: Any, data: Data, rows: Any, out: Pat
     text = "\n\n".join(
         [
             f"# {title}",
-            "Test accuracy in percent by number of labels, mean ± sample standard deviation over "
-            f"{len(plan.seeds)} seeds; best mean bold.",
+            f"Accuracy in percent on {_judge(plan)} by number of labels, mean ± sample standard "
+            f"deviation over {len(plan.seeds)} seeds; best mean bold.",
             report.table(rows, plan.dataset),
             report.timing_table(rows),
             "Selection does not count what is done once a pool for all strategies that need it "
@@ -223,6 +254,10 @@ def _report(args: argparse.Namespace, plan: Any, data: Data, rows: Any, out: Pat
     report.plot_curves(rows, out / "curves.png", title)
     report.plot_risk(rows, out / "risk.png", title)
     print("\n" + text + "\n")
+
+
+def _judge(plan: Any) -> str:
+    return "the test set" if plan.holdout is None else f"{plan.holdout} rows held out of the pool"
 
 
 def _encoder_name(args: argparse.Namespace, dataset: str) -> str:
@@ -238,20 +273,25 @@ def _encoder_name(args: argparse.Namespace, dataset: str) -> str:
 def _circumstances(plan: Any, data: Data) -> list[str]:
     import jax
 
-    pool = plan.pool_size or len(data.features)
+    pool = plan.pool_size or len(data.features) - (plan.holdout or 0)
+    test = plan.holdout or len(data.test_features)
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
-    options = ", ".join(f"{name}={value}" for name, value in plan.options.items()) or "its defaults"
     device = jax.devices()[0]
     return [
         f"pool {pool} of {len(data.features)} rows, {data.features.shape[1]} features, test "
-        f"{len(data.test_features)}, {data.num_classes} classes; features "
+        f"{test}, {data.num_classes} classes; features "
         + ("scaled to a mean norm of one" if plan.scale else "as they are"),
         f"picks a round {' '.join(map(str, plan.budgets))}; seeds {_listed(plan.seeds)}; "
-        f"head {plan.head}; ntkcpl with {options}",
+        f"head {plan.head}; ntkcpl with {_options(plan.options)}",
+        *(f"{name}: ntkcpl with {_options(own)}" for name, own in plan.variants.items()),
         f"device {device.platform} ({device.device_kind}), processor {_processor()}, "
         f"{os.cpu_count()} cores",
         f"{versions}, Python {platform.python_version()}",
     ]
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in options.items()) or "its defaults"
 
 
 def _listed(seeds: Sequence[int]) -> str:

@@ -150,7 +150,9 @@ def check_data(
     return Data(features, labels, test_features, test_labels, num_classes)
 
 
-def draw_pool(data: Data, seed: int, *, pool_size: int | None, scale: bool) -> Data:
+def draw_pool(
+    data: Data, seed: int, *, pool_size: int | None, scale: bool, holdout: int | None = None
+) -> Data:
     """Take the pool of one seed.
 
     Scaling multiplies all features by one number, so that the pool's rows have a mean norm of one.
@@ -161,20 +163,31 @@ def draw_pool(data: Data, seed: int, *, pool_size: int | None, scale: bool) -> D
       data: the whole.
       seed: decides the rows.
       pool_size: how many random rows; None for all.
+      holdout: take the test set's place with this many other random rows, so that choices between
+        methods are made without the test set; None keeps the test set.
       scale: whether to scale; if not, and all rows are taken, mapped features stay on the disk.
 
     Returns:
-      The pool, with the whole test set, float32 where it was drawn or scaled.
+      The pool, with what it is tested on, float32 where it was drawn or scaled.
 
     Raises:
       ValueError: more rows than there are, or features of zeros to scale.
     """
-    features, labels, test = data.features, data.labels, data.test_features
-    if pool_size is not None:
-        if check_positive(pool_size, "pool-size") > len(features):
-            raise ValueError(f"pool-size: expected at most {len(features)}, found {pool_size}")
-        drawn = np.random.default_rng(seed).choice(len(features), pool_size, replace=False)
-        rows = np.sort(drawn)
+    features, labels = data.features, data.labels
+    test, test_labels = data.test_features, data.test_labels
+    kept = len(features) - (holdout or 0)
+    if holdout is not None and not 0 < check_positive(holdout, "holdout") < len(features):
+        raise ValueError(f"holdout: expected less than {len(features)} rows, found {holdout}")
+    if pool_size is not None and check_positive(pool_size, "pool-size") > kept:
+        raise ValueError(f"pool-size: expected at most {kept}, found {pool_size}")
+    if pool_size is not None or holdout is not None:
+        size = pool_size or kept
+        drawn = np.random.default_rng(seed).choice(
+            len(features), size + (holdout or 0), replace=False
+        )
+        rows, others = np.sort(drawn[:size]), np.sort(drawn[size:])
+        if holdout is not None:
+            test, test_labels = np.asarray(features[others], np.float32), labels[others]
         features, labels = np.asarray(features[rows], np.float32), labels[rows]
     if scale:
         features, test = np.asarray(features, np.float32), np.asarray(test, np.float32)
@@ -182,7 +195,7 @@ def draw_pool(data: Data, seed: int, *, pool_size: int | None, scale: bool) -> D
         if not norm > 0:
             raise ValueError("features: expected a mean norm above 0 to scale by, found 0")
         features, test = features / np.float32(norm), test / np.float32(norm)
-    return data._replace(features=features, labels=labels, test_features=test)
+    return Data(features, labels, test, test_labels, data.num_classes)
 
 
 def digits_data(cache: Path | None = None) -> Data:

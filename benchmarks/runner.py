@@ -4,6 +4,7 @@ import contextlib
 import functools
 import inspect
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from jaxal.asktell import ActiveState, HeadOutputs
 from jaxal.checks import check_batch_size, check_positive
 from jaxal.neighbors import neighbor_indices
 from jaxal.records import fingerprint
-from jaxal.select import get_strategy
+from jaxal.select import STRATEGIES, get_strategy
 from jaxal.train.head import LINEAR, PROXY, HeadConfig, predict_probs
 
 __all__ = ["HEADS", "Plan", "Row", "check_plan", "open_folder", "run_plan"]
@@ -38,6 +39,8 @@ class Plan(NamedTuple):
     pool_size: int | None = None  # random rows, by seed; None: all
     scale: bool = True  # features to a mean norm of one
     options: Mapping[str, Any] = {}  # for ntkcpl
+    variants: Mapping[str, Mapping[str, Any]] = {}  # ntkcpl again, by name, with other options
+    holdout: int | None = None  # rows kept out of the pool, by seed, to test on; None: the test set
 
 
 class Row(NamedTuple):
@@ -64,7 +67,7 @@ def check_plan(plan: Plan, available: int | None = None) -> None:
       ValueError: unknown strategies or options, repeated names or seeds, or too large a budget.
     """
     for name, found in (("strategies", plan.strategies), ("seeds", plan.seeds)):
-        if not found or len(set(found)) < len(found):
+        if len(set(found)) < len(found) or not (found or (name == "strategies" and plan.variants)):
             raise ValueError(f"{name}: expected at least one, each once, found {list(found)}")
     for name in plan.strategies:
         get_strategy(name)
@@ -72,22 +75,38 @@ def check_plan(plan: Plan, available: int | None = None) -> None:
         raise ValueError("budgets: expected at least one round, found none")
     for size in plan.budgets:
         check_positive(size, "budgets")
-    if plan.pool_size is not None:
-        check_positive(plan.pool_size, "pool-size")
-        if available is not None and plan.pool_size > available:
-            raise ValueError(f"pool-size: expected at most {available}, found {plan.pool_size}")
-    rows = available if plan.pool_size is None else plan.pool_size
-    if rows is not None:
-        check_batch_size(sum(plan.budgets), rows, "budgets")
-    if plan.options:
-        if "ntkcpl" not in plan.strategies:
-            raise ValueError("option: expected ntkcpl among the strategies, it is what takes them")
-        parameters = inspect.signature(get_strategy("ntkcpl").select).parameters.values()
-        known = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {"batch_size"}
-        for name in plan.options:
-            if name not in known:
-                expected = ", ".join(sorted(known))
-                raise ValueError(f"option: expected one of {expected}, found {name!r}")
+    for flag, asked in (("pool-size", plan.pool_size), ("holdout", plan.holdout)):
+        if asked is not None:
+            check_positive(asked, flag)
+    if available is not None:
+        kept = available - (plan.holdout or 0)
+        if (plan.pool_size or 1) > kept:
+            beside = f" beside {plan.holdout} held out" if plan.holdout else ""
+            raise ValueError(
+                f"pool-size: expected at most {kept}{beside}, found {plan.pool_size or 'all'}"
+            )
+        check_batch_size(sum(plan.budgets), plan.pool_size or kept, "budgets")
+    elif plan.pool_size is not None:
+        check_batch_size(sum(plan.budgets), plan.pool_size, "budgets")
+    if plan.options and "ntkcpl" not in plan.strategies:
+        raise ValueError("option: expected ntkcpl among the strategies, it is what takes them")
+    _check_options("option", plan.options)
+    for name, options in plan.variants.items():
+        if name in STRATEGIES or not re.fullmatch(r"[\w.+]+", name):
+            raise ValueError(
+                "variant: expected a name of letters, digits, _ . + that is no strategy's, "
+                f"found {name!r}"
+            )
+        _check_options(f"variant {name}", options)
+
+
+def _check_options(flag: str, options: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(get_strategy("ntkcpl").select).parameters.values()
+    known = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {"batch_size"}
+    for name in options:
+        if name not in known:
+            expected = ", ".join(sorted(known))
+            raise ValueError(f"{flag}: expected one of {expected}, found {name!r}")
 
 
 def open_folder(out: Path, plan: Plan, data: Data | None, *, resume: bool, overwrite: bool) -> None:
@@ -172,13 +191,17 @@ def run_plan(plan: Plan, data: Data, out: Path) -> list[Row]:
     """
     check_plan(plan, len(data.features))
     rows: dict[tuple[str, int], list[Row]] = {}
-    with progress(len(plan.strategies) * len(plan.seeds), len(plan.budgets)) as bar:
+    options = {**dict.fromkeys(plan.strategies), "ntkcpl": plan.options, **plan.variants}
+    names = (*plan.strategies, *plan.variants)
+    with progress(len(names) * len(plan.seeds), len(plan.budgets)) as bar:
         for seed in plan.seeds:
-            if not rows or plan.pool_size is not None:
-                pool = draw_pool(data, seed, pool_size=plan.pool_size, scale=plan.scale)
+            if not rows or plan.pool_size is not None or plan.holdout is not None:
+                pool = draw_pool(
+                    data, seed, pool_size=plan.pool_size, holdout=plan.holdout, scale=plan.scale
+                )
                 neighbors = None
-            for name in plan.strategies:
-                strategy = get_strategy(name)
+            for name in names:
+                strategy = get_strategy("ntkcpl" if name in plan.variants else name)
                 if "neighbors" in strategy.needs and neighbors is None:
                     neighbors = neighbor_indices(pool.features)
                 bar.start(f"{name}, seed {seed}")
@@ -193,12 +216,12 @@ def run_plan(plan: Plan, data: Data, out: Path) -> list[Row]:
                     evaluate=functools.partial(_evaluate, pool, bar.step),
                     head=HEADS[plan.head],
                     neighbors=neighbors if "neighbors" in strategy.needs else None,
-                    options=plan.options if name == "ntkcpl" else None,
+                    options=options[name],
                 )
                 rows[name, seed] = _rows(name, seed, state)
                 last = rows[name, seed][-1]
                 bar.finish(f"{100 * last.accuracy:.1f} % at {last.num_labeled} labels")
-    return [row for name in plan.strategies for seed in plan.seeds for row in rows[name, seed]]
+    return [row for name in names for seed in plan.seeds for row in rows[name, seed]]
 
 
 def _evaluate(
@@ -219,7 +242,7 @@ def _rows(name: str, seed: int, state: ActiveState) -> list[Row]:
     rows = []
     for record in state.history:
         info = record["info"] or {}
-        risk = info.get("risk") if name == "ntkcpl" else None
+        risk = info.get("risk")
         rows.append(
             Row(
                 name,
