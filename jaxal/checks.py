@@ -5,16 +5,21 @@ and returns the argument ready for use. Under `jax.jit` values cannot be looked 
 shapes and dtypes are checked.
 """
 
+from functools import partial
+
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 __all__ = [
     "check_batch_size",
     "check_features",
+    "check_finite",
     "check_indices",
     "check_labels",
     "check_positive",
+    "is_traced",
 ]
 
 _CHUNK_ELEMENTS = 1 << 24
@@ -24,7 +29,8 @@ def check_features(x: ArrayLike, name: str = "features", *, min_rows: int = 1) -
     """Check a matrix of features.
 
     Args:
-      x: ``[n, d]`` real numbers; NumPy, memory-mapped or JAX, read in row chunks.
+      x: ``[n, d]`` real numbers; NumPy and memory-mapped ones are read in row chunks, a `jax.Array`
+        on its device.
       name: what to call it in an error.
       min_rows: the smallest ``n`` allowed.
 
@@ -32,7 +38,8 @@ def check_features(x: ArrayLike, name: str = "features", *, min_rows: int = 1) -
       ``x``, as an array.
 
     Raises:
-      ValueError: not a matrix, too few rows, no columns, not real-valued, or NaN or infinite.
+      ValueError: not a matrix, too few rows, no columns, not real-valued, NaN or infinite, or
+        beyond float32's range.
     """
     x = x if isinstance(x, np.ndarray | jax.Array) else np.asarray(x)
     if x.ndim != 2:
@@ -41,17 +48,63 @@ def check_features(x: ArrayLike, name: str = "features", *, min_rows: int = 1) -
         raise ValueError(f"{name}: expected at least {min_rows} rows, found {x.shape[0]}")
     if x.shape[1] == 0:
         raise ValueError(f"{name}: expected at least one column, found shape {x.shape}")
-    if not (np.issubdtype(x.dtype, np.integer) or jax.numpy.issubdtype(x.dtype, np.floating)):
+    if not (np.issubdtype(x.dtype, np.integer) or jnp.issubdtype(x.dtype, np.floating)):
         raise ValueError(f"{name}: expected real numbers, found dtype {x.dtype}")
-    if isinstance(x, jax.core.Tracer) or np.issubdtype(x.dtype, np.integer):
-        return x
-    rows = max(1, _CHUNK_ELEMENTS // x.shape[1])
-    for start in range(0, x.shape[0], rows):
-        finite = np.isfinite(np.asarray(x[start : start + rows], np.float32)).all(axis=1)
-        if not finite.all():
-            row = start + int(np.argmin(finite))
-            raise ValueError(f"{name}: expected finite numbers, found NaN or infinity in row {row}")
+    check_finite(x, name, jnp.float32)
     return x
+
+
+def check_finite(x: np.ndarray | jax.Array, name: str, dtype: DTypeLike | None = None) -> None:
+    """Check that all numbers are finite, where they can be looked at.
+
+    Args:
+      x: ``[n, ...]`` numbers; NumPy and memory-mapped ones are read in row chunks, a `jax.Array` on
+        its device.
+      name: what to call it in an error.
+      dtype: floating-point type that shall hold them too; None for their own.
+
+    Raises:
+      ValueError: a NaN, an infinity, or a number beyond the range of ``dtype``.
+    """
+    if is_traced(x) or x.size == 0 or not jnp.issubdtype(x.dtype, np.floating):
+        return
+    dtype = x.dtype if dtype is None else np.dtype(dtype)
+    # What a traced function closes over has values all the same.
+    with jax.ensure_compile_time_eval():
+        row = _first_bad_row(x, dtype)
+        if row is None:
+            return
+        bad = np.asarray(x[row], np.float64).ravel()
+    if not np.isfinite(bad).all():
+        raise ValueError(f"{name}: expected finite numbers, found NaN or infinity in row {row}")
+    beyond = bad[np.abs(bad) > float(jnp.finfo(dtype).max)][0]
+    raise ValueError(
+        f"{name}: expected numbers within the range of {dtype}, found {beyond:g} in row {row}"
+    )
+
+
+def _first_bad_row(x: np.ndarray | jax.Array, dtype: np.dtype) -> int | None:
+    if isinstance(x, jax.Array):
+        finite = np.asarray(_finite_rows(x, dtype))
+        return None if finite.all() else int(finite.argmin())
+    rows = max(1, _CHUNK_ELEMENTS * len(x) // x.size)
+    for start in range(0, len(x), rows):
+        chunk = x[start : start + rows].reshape(-1, x[0].size)
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(chunk.astype(dtype, copy=False)).all(axis=1)
+        if not finite.all():
+            return start + int(finite.argmin())
+    return None
+
+
+@partial(jax.jit, static_argnames="dtype")
+def _finite_rows(x: jax.Array, dtype: np.dtype) -> jax.Array:
+    return jnp.isfinite(x.astype(dtype)).reshape(len(x), -1).all(axis=1)
+
+
+def is_traced(*values: object) -> bool:
+    """Tell whether any of the values is being traced, so that it cannot be looked at."""
+    return any(isinstance(value, jax.core.Tracer) for value in values)
 
 
 def check_indices(
