@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
+from jaxal.checks import check_positive
+
 __all__ = ["DEFAULT_CHUNK_SIZE", "map_rows"]
 
 DEFAULT_CHUNK_SIZE = 4096
@@ -33,8 +35,15 @@ def map_rows(
 
     Returns:
       The pytree of ``[n, ...]`` results.
+
+    Raises:
+      ValueError: a chunk size below one, no rows, or arrays of unequal length.
     """
+    check_positive(chunk_size, "chunk_size")
     n = np.shape(arrays[0])[0]
+    if n == 0 or any(np.shape(array)[0] != n for array in arrays):
+        found = ", ".join(str(np.shape(array)[0]) for array in arrays)
+        raise ValueError(f"arrays: expected equally many rows, one or more, found {found}")
     size = min(chunk_size, n)
     pieces = []
     for start in range(0, n, size):

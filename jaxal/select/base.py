@@ -76,6 +76,10 @@ def check_pool(
             raise ValueError(f"{name} needs pool.{field}: {_MAKERS[field]}")
         if field != "neighbors":  # whose indices are checked where they are used
             check_features(value, f"pool.{field}")
+        if np.ndim(value) != 2:
+            raise ValueError(
+                f"pool.{field}: expected a matrix [n, k], found shape {np.shape(value)}"
+            )
         rows, columns = np.shape(value)
         if rows != shape[0]:
             raise ValueError(

@@ -40,7 +40,7 @@ def select_entropy(
       entropies.
 
     Raises:
-      ValueError: a malformed pool, one without ``probs``, or more samples than are left.
+      ValueError: a malformed pool or option, one without ``probs``, or more than are left.
     """
     del key
     pool = check_pool(pool, batch_size, ("probs",), "entropy")

@@ -47,7 +47,7 @@ def select_margin(
       Rows ``[batch_size]`` int32, smallest margin first, ties to the lower index, and the margins.
 
     Raises:
-      ValueError: a malformed pool, one without ``probs``, or more samples than are left.
+      ValueError: a malformed pool or option, one without ``probs``, or more than are left.
     """
     del key
     pool = check_pool(pool, batch_size, ("probs",), "margin")

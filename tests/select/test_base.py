@@ -39,6 +39,7 @@ def test_first_best_breaks_ties_by_index():
         (POOL, ("probs",), "margin needs pool.probs: train a head first"),
         (POOL, ("hidden",), "margin needs pool.hidden"),
         (POOL, ("neighbors",), "margin needs pool.neighbors"),
+        (POOL._replace(neighbors=np.zeros(6, int)), ("neighbors",), "neighbors: expected a matrix"),
         (POOL._replace(probs=np.ones((5, 3))), ("probs",), "expected 6 rows"),
         (POOL._replace(probs=np.ones((6, 2))), ("probs",), "expected 3 columns, found 2"),
         (POOL._replace(labeled=[0, 1, 2], labels=[0, 0, 0]), (), "batch_size: expected at most 3"),

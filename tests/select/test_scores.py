@@ -53,3 +53,10 @@ def test_equal_scores_go_by_index(pool, select):
     np.testing.assert_array_equal(select(KEY, flat, batch_size=6)[0], [0, 1, 2, 3, 5, 6])
     with pytest.raises(ValueError, match=r"needs pool.probs: train a head first"):
         select(KEY, pool._replace(probs=None), batch_size=1)
+
+
+@pytest.mark.parametrize("select", [select_margin, select_entropy])
+@pytest.mark.parametrize("chunk_size", [0, -1])
+def test_bad_chunk_sizes_are_named(pool, select, chunk_size):
+    with pytest.raises(ValueError, match="chunk_size: expected a whole number"):
+        select(KEY, pool, batch_size=1, chunk_size=chunk_size)
