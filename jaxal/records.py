@@ -3,8 +3,9 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,47 +13,77 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-__all__ = ["fingerprint", "plain", "read_record", "write_record"]
+__all__ = ["check_path", "describe", "fingerprint", "plain", "read_record", "write_record"]
 
-_FINGERPRINT_ROWS = 64
+_CHUNK_BYTES = 1 << 26
 
 
 def plain(value: Any, name: str = "value") -> Any:
-    """Turn a value into what JSON can hold.
+    """Turn a value into numbers, strings, None, and lists and dicts of them.
 
     Args:
       value: numbers, strings, None, arrays, and tuples, lists, NamedTuples and mappings of them.
       name: what to call it in an error.
 
     Returns:
-      Numbers, strings, None, and lists and dicts of them; a NamedTuple becomes a dict.
+      The same, plain; a NamedTuple becomes a dict.
 
     Raises:
       ValueError: something else is in it.
     """
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
-        return np.asarray(value).tolist()
-    if hasattr(value, "_asdict"):
-        value = value._asdict()
-    if isinstance(value, Mapping):
-        return {str(key): plain(item, f"{name}.{key}") for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item, f"{name}[{i}]") for i, item in enumerate(value)]
-    raise ValueError(
-        f"{name}: expected numbers, strings, arrays or collections of them, "
-        f"found {type(value).__name__}"
-    )
+    return _walk(value, name, _number)
+
+
+def describe(value: Any, name: str = "settings") -> Any:
+    """Turn settings into what JSON can hold and compare.
+
+    As `plain`, and beside that a path becomes its string, NaN and infinities their names, and a
+    function its qualified name: what it does is not compared.
+
+    Raises:
+      ValueError: something else is in it.
+    """
+    return _walk(value, name, _named)
 
 
 def fingerprint(x: ArrayLike) -> dict[str, Any]:
-    """Describe an array by its shape, dtype and a digest of up to 64 evenly spaced rows."""
-    x = x if isinstance(x, np.ndarray | jax.Array) else np.asarray(x)
-    rows = np.unique(np.linspace(0, max(len(x) - 1, 0), _FINGERPRINT_ROWS).astype(np.int64))
-    found = np.ascontiguousarray(np.asarray(x[rows]) if len(x) else np.asarray(x))
-    digest = hashlib.sha256(found.tobytes()).hexdigest()
-    return {"shape": list(x.shape), "dtype": str(x.dtype), "sha256": digest}
+    """Describe an array by its shape, dtype and a digest of all that is in it.
+
+    Memory-mapped arrays are read in chunks. It takes a second for every one or two GB, or what the
+    disk needs to read them. Arrays on an accelerator are copied to the host.
+
+    Args:
+      x: ``[...]`` of any dtype but object; NumPy, memory-mapped or JAX.
+
+    Returns:
+      What JSON can hold, the same for equal arrays: a setting for `write_record`.
+
+    Raises:
+      ValueError: an array of objects.
+    """
+    x = np.asanyarray(x)
+    if x.dtype == object:
+        raise ValueError("x: expected an array of numbers or strings, found one of objects")
+    digest = hashlib.sha256()
+    rows = x if x.ndim else x[None]
+    size = max(1, _CHUNK_BYTES // max(1, rows[:1].nbytes))
+    for start in range(0, len(rows), size):
+        digest.update(np.ascontiguousarray(rows[start : start + size]).reshape(-1).view(np.uint8))
+    return {"shape": list(x.shape), "dtype": str(x.dtype), "sha256": digest.hexdigest()}
+
+
+def check_path(path: str | Path) -> Path:
+    """Check that a file can be where ``path`` says, there or not.
+
+    Raises:
+      ValueError: it is a folder, or its folder is missing.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"path: expected a file, found the folder {path}")
+    if not path.parent.is_dir():
+        raise ValueError(f"path: expected a file in a folder that exists, found {path}")
+    return path
 
 
 def write_record(path: str | Path, content: Any, settings: Mapping[str, Any]) -> None:
@@ -60,14 +91,15 @@ def write_record(path: str | Path, content: Any, settings: Mapping[str, Any]) ->
 
     Args:
       path: in a folder that exists.
-      content: see `plain`.
-      settings: what the content depends on; `read_record` asks for the same ones.
+      content: see `plain`; NaN and infinities, which JSON lacks, become null.
+      settings: what the content depends on, see `describe`; `read_record` asks for the same ones.
 
     Raises:
-      ValueError: content or settings that JSON cannot hold.
+      ValueError: content or settings that JSON cannot hold, or a path that no file can have.
     """
-    path = Path(path)
-    text = json.dumps({"settings": plain(settings, "settings"), "content": plain(content)})
+    path = check_path(path)
+    record = {"settings": describe(settings), "content": _walk(content, "content", _null)}
+    text = json.dumps(record, allow_nan=False)
     # Next to the file, since a rename is atomic within one file system only.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -93,13 +125,51 @@ def read_record(path: str | Path, settings: Mapping[str, Any]) -> Any:
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
         saved, content = record["settings"], record["content"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (IsADirectoryError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: truncated or not a saved run ({error})") from error
-    wanted = json.loads(json.dumps(plain(settings, "settings")))
-    differing = _differences(wanted, saved)
+    differing = _differences(describe(settings), saved)
     if differing:
         raise ValueError(f"{path}: saved with other settings: " + "; ".join(differing))
     return content
+
+
+def _walk(value: Any, name: str, leaf: Callable[[Any, str], Any]) -> Any:
+    """Rebuild a value from plain collections, ``leaf`` saying what becomes of most else."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return _walk(np.asarray(value).tolist(), name, leaf)
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, Mapping):
+        return {str(key): _walk(item, f"{name}.{key}", leaf) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_walk(item, f"{name}[{i}]", leaf) for i, item in enumerate(value)]
+    return leaf(value, name)
+
+
+def _number(value: Any, name: str) -> float:
+    if isinstance(value, float):
+        return value
+    raise ValueError(
+        f"{name}: expected numbers, strings, arrays or collections of them, "
+        f"found {type(value).__name__}"
+    )
+
+
+def _null(value: Any, name: str) -> float | None:
+    value = _number(value, name)
+    return value if math.isfinite(value) else None
+
+
+def _named(value: Any, name: str) -> float | str:
+    if isinstance(value, Path) or (isinstance(value, float) and not math.isfinite(value)):
+        return str(value)
+    if callable(value):
+        # An instance that can be called has no name of its own: its class's is the best there is.
+        named = value if hasattr(value, "__qualname__") else type(value)
+        return f"{named.__module__}.{named.__qualname__}"
+    return _number(value, name)
 
 
 def _differences(wanted: Any, saved: Any, name: str = "") -> list[str]:

@@ -1,11 +1,15 @@
+import functools
+import json
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxal.records import fingerprint, plain, read_record, write_record
+from jaxal import records
+from jaxal.records import check_path, describe, fingerprint, plain, read_record, write_record
 
 
 class Pair(NamedTuple):
@@ -15,13 +19,12 @@ class Pair(NamedTuple):
 
 def test_round_trip_is_exact(tmp_path):
     path = tmp_path / "run.json"
-    content = {"x": np.float64(0.1) / 3, "pair": Pair((1, None), jnp.arange(3)), "inf": np.inf}
+    content = {"x": np.float64(0.1) / 3, "pair": Pair((1, None), jnp.arange(3))}
     write_record(path, content, {"head": Pair("a", 2)})
     found = read_record(path, {"head": Pair("a", 2)})
     assert found == {
         "x": 0.1 / 3,
         "pair": {"left": [1, None], "right": [0, 1, 2]},
-        "inf": np.inf,
     }
     assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
 
@@ -64,10 +67,48 @@ def test_failing_write_leaves_the_old_file(tmp_path, monkeypatch, step):
 
 
 def test_what_json_cannot_hold_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"settings.options.f\[1\]: expected .* found function"):
-        write_record(tmp_path / "x", 0, {"options": {"f": [0, lambda: 0]}})
+    with pytest.raises(ValueError, match=r"settings.options.f\[1\]: expected .* found object"):
+        write_record(tmp_path / "x", 0, {"options": {"f": [0, object()]}})
+    with pytest.raises(ValueError, match=r"content.f: expected .* found function"):
+        write_record(tmp_path / "x", {"f": lambda: 0}, {})
     assert not list(tmp_path.iterdir())
     assert plain({"a": (True, "b", np.int8(3))}) == {"a": [True, "b", 3]}
+
+
+def test_files_are_strict_json(tmp_path):
+    path = tmp_path / "run.json"
+    settings = {"a": np.nan, "b": [-np.inf]}
+    write_record(path, {"purity": np.nan, "m": jnp.asarray([1, np.inf])}, settings)
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    json.loads(path.read_text(), parse_constant=refuse)
+    assert read_record(path, settings) == {"purity": None, "m": [1, None]}
+    with pytest.raises(ValueError, match=r"a: expected None, found 'nan'"):
+        read_record(path, {**settings, "a": None})
+
+
+def test_settings_may_be_paths_and_functions(tmp_path):
+    settings = {"p": Path("a/b.npy"), "f": fingerprint, "g": functools.partial(plain, name="x")}
+    assert describe(settings) == {
+        "p": str(Path("a/b.npy")),
+        "f": "jaxal.records.fingerprint",
+        "g": "functools.partial",
+    }
+    write_record(tmp_path / "run.json", 0, settings)
+    with pytest.raises(ValueError, match=r"f: expected 'jaxal.records.plain', found 'jaxal.rec"):
+        read_record(tmp_path / "run.json", {**settings, "f": plain})
+
+
+def test_paths_that_cannot_be_are_named(tmp_path):
+    with pytest.raises(ValueError, match=rf"path: expected a file, found the folder {tmp_path}"):
+        write_record(tmp_path, 0, {})
+    with pytest.raises(ValueError, match=r"in a folder that exists, found .*/no/run.json"):
+        write_record(tmp_path / "no" / "run.json", 0, {})
+    with pytest.raises(ValueError, match=rf"{tmp_path}: truncated or not a saved run.*directory"):
+        read_record(tmp_path, {})
+    assert check_path("run.json") == Path("run.json")
 
 
 def test_fingerprint_tells_arrays_apart(tmp_path):
@@ -78,3 +119,19 @@ def test_fingerprint_tells_arrays_apart(tmp_path):
     assert fingerprint(x) != fingerprint(x[:, ::-1])
     assert fingerprint(x) != fingerprint(x[:499])
     assert fingerprint(np.zeros((0, 2)))["shape"] == [0, 2]
+    assert fingerprint(np.arange(9)) != fingerprint(np.arange(9.0))
+    assert fingerprint(3)["shape"] == []
+    with pytest.raises(ValueError, match="objects"):
+        fingerprint([object()])
+
+
+@pytest.mark.parametrize("shape", [(1001,), (1001, 3), (7, 11, 13)])
+def test_fingerprint_sees_every_element(monkeypatch, shape):
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    whole = fingerprint(x)
+    for index in np.random.default_rng(1).integers(x.size, size=20):
+        changed = x.copy()
+        changed.flat[index] += 1
+        assert fingerprint(changed) != whole
+    monkeypatch.setattr(records, "_CHUNK_BYTES", 100)
+    assert fingerprint(x) == whole == fingerprint(np.asfortranarray(x))
