@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from jaxal.checks import check_features, check_positive
 from jaxal.chunking import map_rows
+from jaxal.scaling import range_scale, unit_rows
 
 __all__ = [
     "Neighbors",
@@ -76,24 +77,30 @@ def nearest_neighbors(
             f"num_neighbors: expected at most {available}, the other rows of x, "
             f"found {num_neighbors}"
         )
-    prepare = _unit if metric == "cosine" else _as_float32
     if queries is not None:
         queries = check_features(queries, "queries")
         if np.shape(queries)[1] != dim:
             raise ValueError(f"queries: expected {dim} columns, found {np.shape(queries)[1]}")
-    points = prepare(x)
-    offset = points.mean(0) if metric == "euclidean" else jnp.zeros(dim, points.dtype)
-    # Centring keeps the digits of |x|² − 2 x·q when all rows share an offset.
-    points = points - offset
+    sets = [x] if queries is None else [x, queries]
+    scale: ArrayLike = 1.0
+    if metric == "cosine":
+        sets = [unit_rows(rows) for rows in sets]
+    else:
+        sets = [_as_float32(rows) for rows in sets]
+        scale = range_scale(*sets)
+        # Centring keeps the digits of |x|² − 2 x·q when all rows share an offset.
+        offset = (sets[0] * scale).mean(0)
+        sets = [rows * scale - offset for rows in sets]
+    points, asked = jnp.asarray(sets[0]), jnp.asarray(sets[-1])
     norms = (points**2).sum(1)
-    asked = points if queries is None else prepare(queries) - offset
     # A query that is no row of x has no column to leave out.
     own = np.arange(n) if queries is None else np.full(len(asked), n)
 
     def search(asked: jax.Array, own: jax.Array) -> Neighbors:
         return _search(points, norms, asked, own, k=num_neighbors, metric=metric)
 
-    return map_rows(search, asked, own, chunk_size=chunk_size)
+    found = map_rows(search, asked, own, chunk_size=chunk_size)
+    return found._replace(distances=found.distances / scale)
 
 
 def neighbor_indices(x: ArrayLike, num_neighbors: int = 20) -> np.ndarray:
@@ -101,14 +108,15 @@ def neighbor_indices(x: ArrayLike, num_neighbors: int = 20) -> np.ndarray:
 
     Args:
       x: ``[n, d]`` features of any real dtype.
-      num_neighbors: k.
+      num_neighbors: k, one or more.
 
     Returns:
       ``[n, min(k, n - 1)]`` int32 on the host.
 
     Raises:
-      ValueError: features that are no matrix of finite numbers.
+      ValueError: features that are no matrix of finite numbers, or fewer than one neighbour.
     """
+    check_positive(num_neighbors, "num_neighbors")
     found = min(num_neighbors, np.shape(check_features(x, "x"))[0] - 1)
     if found == 0:
         return np.zeros((1, 0), np.int32)
@@ -146,7 +154,7 @@ def smooth(x: ArrayLike, neighbors: ArrayLike, *, chunk_size: int = _CHUNK_SIZE)
         raise ValueError(
             f"neighbors: expected indices in 0..{n - 1}, found {indices.min()}..{indices.max()}"
         )
-    points = _unit(x)
+    points = unit_rows(x)
     return map_rows(
         functools.partial(_mean_direction, points), points, indices, chunk_size=chunk_size
     )
@@ -189,7 +197,7 @@ def typicality(
     Raises:
       ValueError: features that are no matrix of finite numbers, or too many neighbours.
     """
-    points = _unit(check_features(x, "x"))
+    points = unit_rows(check_features(x, "x"))
     found = nearest_neighbors(points, num_neighbors, metric="euclidean", chunk_size=chunk_size)
     return 1 / jnp.maximum(found.distances.mean(1), _DISTANCE_FLOOR)
 
@@ -197,17 +205,6 @@ def typicality(
 @jax.jit
 def _as_float32(x: ArrayLike) -> jax.Array:
     return jnp.asarray(x, jnp.float32)
-
-
-@jax.jit
-def _unit(x: ArrayLike) -> jax.Array:
-    """Rows scaled to length 1; zero rows stay zero."""
-    x = jnp.asarray(x, jnp.float32)
-    # Scaling by the largest entry first keeps the squares of tiny and huge rows in range.
-    largest = jnp.abs(x).max(1, keepdims=True)
-    x = x / jnp.where(largest > 0, largest, 1)
-    length = jnp.sqrt((x**2).sum(1, keepdims=True))
-    return x / jnp.where(length > 0, length, 1)
 
 
 @functools.partial(jax.jit, static_argnames=("k", "metric"))
@@ -257,4 +254,4 @@ def _largest(scores: jax.Array, k: int) -> jax.Array:
 
 @jax.jit
 def _mean_direction(points: jax.Array, rows: jax.Array, neighbors: jax.Array) -> jax.Array:
-    return _unit(rows + points[neighbors].sum(1))
+    return unit_rows(rows + points[neighbors].sum(1))

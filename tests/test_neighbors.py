@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from jaxal.neighbors import nearest_neighbors, smooth, smooth_features, typicality
+from jaxal.neighbors import (
+    nearest_neighbors,
+    neighbor_indices,
+    smooth,
+    smooth_features,
+    typicality,
+)
 
 
 def _points(n=700, d=24, seed=0):
@@ -90,6 +96,28 @@ def test_a_common_offset_keeps_its_digits():
     far = nearest_neighbors(x + np.float32(2**10), 5, metric="euclidean")
     assert (np.asarray(near.indices) == np.asarray(far.indices)).mean() > 0.99
     np.testing.assert_allclose(far.distances, near.distances, atol=1e-3)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("scale", [2.0**100, 2.0**-100])
+def test_huge_and_tiny_features(metric, scale):
+    x, queries = _points(60), _points(9, seed=1)
+    for asked in (None, queries):
+        near = nearest_neighbors(x, 5, queries=asked, metric=metric)
+        asked = asked if asked is None else asked * scale
+        found = nearest_neighbors(x * scale, 5, queries=asked, metric=metric)
+        np.testing.assert_array_equal(found.indices, near.indices)
+        unit = scale if metric == "euclidean" else 1.0
+        np.testing.assert_allclose(found.distances / unit, near.distances, rtol=1e-5, atol=1e-6)
+
+
+def test_neighbor_indices_are_as_many_as_there_are():
+    x = _points(6)
+    np.testing.assert_array_equal(neighbor_indices(x, 3), nearest_neighbors(x, 3).indices)
+    assert neighbor_indices(x).shape == (6, 5)
+    assert neighbor_indices(x[:1]).shape == (1, 0)
+    with pytest.raises(ValueError, match="num_neighbors: expected a whole number"):
+        neighbor_indices(x, 0)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 37, 150, 1000])

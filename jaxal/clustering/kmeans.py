@@ -9,7 +9,15 @@ from jax.typing import ArrayLike
 
 from jaxal.checks import check_features, check_positive
 from jaxal.chunking import DEFAULT_CHUNK_SIZE
-from jaxal.clustering.lloyd import FAR, KMeans, Rows, as_rows, lloyd, plus_plus
+from jaxal.clustering.lloyd import (
+    FAR,
+    KMeans,
+    Rows,
+    as_rows,
+    in_units_of_features,
+    lloyd,
+    plus_plus,
+)
 
 __all__ = ["kmeans"]
 
@@ -49,7 +57,8 @@ def kmeans(
         a tie.
 
     Returns:
-      Centres ``[k, d]``, labels ``[n]``, inertia and number of sweeps.
+      Centres ``[k, d]``, labels ``[n]``, inertia and number of sweeps. Features of any finite size
+      will do; the inertia of huge or tiny ones, a square, can be beyond float32: infinity, or zero.
 
     Raises:
       ValueError: no matrix of finite numbers, more clusters than samples (of non-zero weight),
@@ -67,17 +76,18 @@ def kmeans(
             f"found {num_clusters}"
         )
     rows = as_rows(x, jnp.asarray(mass), chunk_size=chunk_size)
-    fit = functools.partial(run_kmeans, capacity=_capacity(num_clusters))
+    fit = functools.partial(run_kmeans, capacity=padded_capacity(num_clusters))
     best = fit(key, rows, max_iterations, tolerance, num_clusters)
     for restart in range(1, num_restarts):
         restart_key = jax.random.fold_in(key, restart)
         found = fit(restart_key, rows, max_iterations, tolerance, num_clusters)
         better = found.inertia < best.inertia
         best = jax.tree.map(functools.partial(jnp.where, better), found, best)
+    best = in_units_of_features(rows, best)
     return best._replace(centers=best.centers[:num_clusters])
 
 
-def _capacity(num_clusters: int) -> int:
+def padded_capacity(num_clusters: int) -> int:
     """Round a number of clusters up to one of the few that are compiled for."""
     step = max(16, 1 << max(0, num_clusters.bit_length() - 4))
     return -(-num_clusters // step) * step
@@ -106,7 +116,10 @@ def run_kmeans(
     *,
     capacity: int,
 ) -> KMeans:
-    """Cluster prepared rows from one k-means++ start; ``[capacity, d]`` centres, the rest `FAR`."""
+    """Cluster prepared rows from one k-means++ start, in their units.
+
+    The ``[capacity, d]`` centres beyond ``num_clusters`` are `FAR`.
+    """
     start = jnp.full((capacity, rows.x.shape[-1]), FAR, rows.x.dtype)
     start = plus_plus(key, rows, start, 0, rows.weights, num_clusters)
     return lloyd(

@@ -3,6 +3,7 @@
 All take the pool as `Rows`, cut in padded chunks, and are meant to run under `jax.jit`. They hold
 ``O(chunk · k + n · d)`` numbers. Distances come from ``|x|² − 2 x·c + |c|²`` on centred features,
 so that a common offset does not cancel the digits; the inertia comes from the differences.
+`Rows` also scale features whose squares float32 could not hold; `in_units_of_features` undoes both.
 """
 
 import functools
@@ -14,7 +15,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-__all__ = ["FAR", "KMeans", "Rows", "as_rows", "lloyd", "plus_plus"]
+from jaxal.scaling import range_scale
+
+__all__ = ["FAR", "KMeans", "Rows", "as_rows", "in_units_of_features", "lloyd", "plus_plus"]
 
 _State = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
@@ -38,16 +41,19 @@ class KMeans(NamedTuple):
 class Rows(NamedTuple):
     """Centred rows in padded chunks."""
 
-    x: jax.Array  # [chunks, chunk, d] float32, minus offset; padding is zero
+    x: jax.Array  # [chunks, chunk, d] float32, features times scale minus offset; padding is zero
     weights: jax.Array  # [n] float32
     offset: jax.Array  # [d] float32
     variance: jax.Array  # () float32, mean over the features
+    scale: jax.Array  # () float32, a power of two, mostly 1
 
 
 @functools.partial(jax.jit, static_argnames="chunk_size")
 def as_rows(x: ArrayLike, weights: jax.Array, *, chunk_size: int) -> Rows:
     """Centre ``x [n, d]`` and cut it into equal chunks of at most ``chunk_size`` rows."""
     x = jnp.asarray(x, jnp.float32)
+    scale = range_scale(x)
+    x = x * scale
     n, dim = x.shape
     total = weights.sum()
     offset = (weights @ x) / total
@@ -56,7 +62,16 @@ def as_rows(x: ArrayLike, weights: jax.Array, *, chunk_size: int) -> Rows:
     chunks = -(-n // chunk_size)
     size = -(-n // chunks)
     x = jnp.pad(x, ((0, chunks * size - n), (0, 0))).reshape(chunks, size, dim)
-    return Rows(x, weights, offset, variance)
+    return Rows(x, weights, offset, variance, scale)
+
+
+@jax.jit
+def in_units_of_features(rows: Rows, found: KMeans) -> KMeans:
+    """Move a clustering of rows back to where the features are."""
+    return found._replace(
+        centers=(found.centers + rows.offset) / rows.scale,
+        inertia=found.inertia / rows.scale / rows.scale,
+    )
 
 
 def plus_plus(
@@ -140,7 +155,8 @@ def lloyd(
       num_clusters: how many of the centres are in use, by default all. The others must be `FAR`.
 
     Returns:
-      The clustering; its labels are those nearest to its centres, or forced.
+      The clustering, its centres and inertia in the units of the rows; its labels are those nearest
+      to its centres, or forced.
     """
     weights = _in_chunks(rows.weights, rows, 0)
     bound = None if forced is None else _in_chunks(forced, rows, -1)
@@ -172,7 +188,7 @@ def lloyd(
     labels, _, _ = _sweep(rows.x, weights, bound, centers)
     inertia = (_own_distances(rows.x, centers, labels) * weights).sum(1).sum()
     labels = labels.reshape(-1)[: len(rows.weights)]
-    return KMeans(centers + rows.offset, labels, inertia, iterations)
+    return KMeans(centers, labels, inertia, iterations)
 
 
 def _in_chunks(values: jax.Array, rows: Rows, fill: int) -> jax.Array:

@@ -7,8 +7,16 @@ from jax.typing import ArrayLike
 
 from jaxal.checks import check_features, check_indices, check_labels
 from jaxal.chunking import DEFAULT_CHUNK_SIZE
-from jaxal.clustering.kmeans import check_limits
-from jaxal.clustering.lloyd import KMeans, Rows, as_rows, lloyd, plus_plus
+from jaxal.clustering.kmeans import check_limits, padded_capacity
+from jaxal.clustering.lloyd import (
+    FAR,
+    KMeans,
+    Rows,
+    as_rows,
+    in_units_of_features,
+    lloyd,
+    plus_plus,
+)
 
 __all__ = ["seeded_kmeans"]
 
@@ -30,7 +38,7 @@ def seeded_kmeans(
     A class that has labels starts one cluster at their mean; the other clusters start at unlabelled
     samples by k-means++, given those means (AS3L, arXiv 2203.04560, starts them at random). Each
     sample goes to its nearest centre, a labelled one always to the cluster of its class.
-    Holds ``O(chunk_size · num_clusters + n · d)``.
+    Holds ``O(chunk_size · num_clusters + n · d)``. Compiles as seldom as `jaxal.clustering.kmeans`.
 
     With ``num_clusters >= num_classes`` the cluster of class ``i`` is cluster ``i``, and the
     clusters of classes without labels are free. With fewer clusters than classes, cluster ``i`` is
@@ -77,11 +85,13 @@ def seeded_kmeans(
     forced = np.full(n, -1, np.int32)
     forced[labeled] = seeded[np.searchsorted(classes, labels)]
     rows = as_rows(x, jnp.ones(n), chunk_size=chunk_size)
-    # Clusters in the order in which they start: the seeded ones, then the others.
-    order = np.concatenate([seeded, np.setdiff1d(np.arange(num_clusters), seeded)]).astype(np.int32)
-    return _run(
-        key, rows, jnp.asarray(forced), order, len(classes), max_iterations, float(tolerance)
-    )
+    # Clusters in the order in which they start: the seeded ones, the others, those not in use.
+    others = np.setdiff1d(np.arange(padded_capacity(num_clusters)), seeded)
+    order = np.concatenate([seeded, others]).astype(np.int32)
+    limits = (max_iterations, float(tolerance))
+    found = _run(key, rows, jnp.asarray(forced), order, len(classes), num_clusters, *limits)
+    found = in_units_of_features(rows, found)
+    return found._replace(centers=found.centers[:num_clusters])
 
 
 @jax.jit
@@ -91,17 +101,24 @@ def _run(
     forced: jax.Array,
     order: jax.Array,
     num_seeded: int,
+    num_clusters: int,
     max_iterations: int,
     tolerance: float,
 ) -> KMeans:
-    num_clusters = order.shape[0]
+    capacity = order.shape[0]
     flat = rows.x.reshape(-1, rows.x.shape[-1])[: len(forced)]
     # Unlabelled samples are sent to one segment more, which is dropped.
-    segment = jnp.where(forced >= 0, forced, num_clusters)
-    sums = jax.ops.segment_sum(flat, segment, num_clusters + 1)[:num_clusters]
-    counts = jax.ops.segment_sum(jnp.ones_like(segment), segment, num_clusters + 1)[:num_clusters]
-    means = sums / jnp.maximum(counts, 1)[:, None]
+    segment = jnp.where(forced >= 0, forced, capacity)
+    sums = jax.ops.segment_sum(flat, segment, capacity + 1)[:capacity]
+    counts = jax.ops.segment_sum(jnp.ones_like(segment), segment, capacity + 1)[:capacity]
+    means = jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1)[:, None], FAR)
     unlabeled = (forced < 0).astype(jnp.float32)
-    ordered = plus_plus(key, rows, means[order], num_seeded, unlabeled)
-    start = jnp.zeros_like(ordered).at[order].set(ordered)
-    return lloyd(rows, start, forced, max_iterations=max_iterations, tolerance=tolerance)
+    ordered = plus_plus(key, rows, means[order], num_seeded, unlabeled, num_clusters)
+    return lloyd(
+        rows,
+        jnp.zeros_like(ordered).at[order].set(ordered),
+        forced,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+        num_clusters=num_clusters,
+    )

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxal.checks import check_positive
 from jaxal.chunking import DEFAULT_CHUNK_SIZE, map_rows
+from jaxal.scaling import range_scale
 from jaxal.select.base import Pool, Strategy, check_pool
 
 __all__ = ["CORESET", "CORESET_HIDDEN", "CoresetInfo", "select_coreset"]
@@ -56,7 +57,9 @@ def select_coreset(
     pool = check_pool(pool, batch_size, (space,), "coreset")
     labeled = np.asarray(pool.labeled)
     # Distances do not see the mean, and without it float32 products cancel less.
-    x = _centred(jnp.asarray(getattr(pool, space), jnp.float32))
+    x = jnp.asarray(getattr(pool, space), jnp.float32)
+    scale = range_scale(x)
+    x = _centred(x * scale)
     if len(labeled):
         centres = _padded_rows(x, labeled)
         nearest = map_rows(functools.partial(_to_nearest, centres), x, chunk_size=chunk_size)
@@ -68,7 +71,7 @@ def select_coreset(
         picks, squared = _farthest_first(x, nearest, batch_size=batch_size - 1)
         picks = jnp.concatenate([first[None], picks])
         squared = jnp.concatenate([jnp.sum(x[first] ** 2)[None], squared])
-    return picks, CoresetInfo(jnp.sqrt(squared))
+    return picks, CoresetInfo(jnp.sqrt(squared) / scale)
 
 
 @jax.jit

@@ -10,6 +10,7 @@ import numpy as np
 from jaxal.checks import check_positive
 from jaxal.clustering import kmeans
 from jaxal.neighbors import nearest_neighbors
+from jaxal.scaling import unit_rows
 from jaxal.select.base import Pool, Strategy, check_pool
 
 __all__ = ["TYPICLUST", "TypiclustInfo", "select_typiclust"]
@@ -67,7 +68,7 @@ def select_typiclust(
     check_positive(num_neighbors, "num_neighbors")
     pool = check_pool(pool, batch_size, ("features",), "typiclust")
     labeled = np.asarray(pool.labeled)
-    x = _normalized(jnp.asarray(pool.features, jnp.float32))
+    x = unit_rows(pool.features)
     num_clusters = min(len(labeled) + batch_size, max_clusters)
     assigned = np.asarray(kmeans(key, x, num_clusters).labels)
     members = _members(assigned, num_clusters)
@@ -99,12 +100,6 @@ def select_typiclust(
             heapq.heappush(heap, (small, count + 1, size, c))
     info = TypiclustInfo(jnp.asarray(clusters, jnp.int32), jnp.asarray(scores, jnp.float32))
     return jnp.asarray(picks, jnp.int32), info
-
-
-@jax.jit
-def _normalized(x: jax.Array) -> jax.Array:
-    norms = jnp.linalg.norm(x, axis=1, keepdims=True)
-    return x / jnp.where(norms > 0, norms, 1)
 
 
 def _members(assigned: np.ndarray, num_clusters: int) -> list[np.ndarray]:

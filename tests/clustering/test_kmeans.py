@@ -91,6 +91,15 @@ def test_integer_weights_count_as_copies():
     np.testing.assert_allclose(found.centers[2], mean, atol=1e-4)
 
 
+@pytest.mark.parametrize("scale", [1e15, 1e30, 1e-15, 1e-30])
+def test_huge_and_tiny_features(scale):
+    x = np.float32(_blobs(300, 6, 3))
+    found, plain = kmeans(KEY, x * np.float32(scale), 3), kmeans(KEY, x, 3)
+    np.testing.assert_array_equal(found.labels, plain.labels)
+    np.testing.assert_allclose(found.centers / scale, plain.centers, rtol=1e-3, atol=1e-4)
+    assert not np.isnan(found.inertia)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int32])
 def test_other_dtypes_and_memory_maps(tmp_path, dtype):
     x = _blobs(300, 6, 4).round().astype(dtype)

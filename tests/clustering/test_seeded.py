@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits, make_blobs
 
-from jaxal.clustering import kmeans, seeded_kmeans
+from jaxal.clustering import kmeans, seeded, seeded_kmeans
 
 KEY = jax.random.key(0)
 
@@ -86,6 +86,26 @@ def test_chunks_and_key():
     ]
     np.testing.assert_array_equal(runs[0].labels, runs[1].labels)
     np.testing.assert_array_equal(runs[1].centers, runs[2].centers)
+
+
+@pytest.mark.parametrize("scale", [1e15, 1e30, 1e-30])
+def test_huge_and_tiny_features(scale):
+    x, y = make_blobs(300, 4, centers=3, random_state=1)
+    labeled = np.array([np.flatnonzero(y == c)[0] for c in range(3)])
+    found = seeded_kmeans(KEY, x * scale, 3, labeled, y[labeled])
+    plain = seeded_kmeans(KEY, x, 3, labeled, y[labeled])
+    np.testing.assert_array_equal(found.labels, plain.labels)
+    np.testing.assert_allclose(found.centers / scale, plain.centers, rtol=1e-3)
+
+
+def test_numbers_of_clusters_share_a_compiled_program():
+    x, y = make_blobs(310, 4, centers=3, random_state=1)
+    before = seeded._run._cache_size()
+    for num_clusters in (3, 4, 9, 16):
+        found = seeded_kmeans(KEY, x, num_clusters, [0, 1, 2], y[:3])
+        assert found.centers.shape == (num_clusters, 4)
+        assert np.unique(found.labels).tolist() == list(range(num_clusters))
+    assert seeded._run._cache_size() == before + 1
 
 
 def test_duplicates_leave_valid_clusters():

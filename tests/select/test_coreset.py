@@ -35,6 +35,17 @@ def test_equals_dense_numpy(num_labeled):
     np.testing.assert_allclose(info.distances, radii, rtol=1e-4)
 
 
+@pytest.mark.parametrize("labeled", [[], [3, 8]])
+@pytest.mark.parametrize("scale", [1e30, 1e-30])
+def test_huge_and_tiny_features(labeled, scale):
+    x = np.random.default_rng(0).normal(size=(50, 4))
+    pool = Pool(x * scale, 2, labeled, [0] * len(labeled))
+    picks, info = select_coreset(KEY, pool, batch_size=12)
+    expected, radii = reference(x, labeled, 12)
+    np.testing.assert_array_equal(picks, expected)
+    np.testing.assert_allclose(info.distances / scale, radii, rtol=1e-4)
+
+
 def test_hidden_space():
     rng = np.random.default_rng(0)
     hidden = rng.normal(size=(50, 3))
