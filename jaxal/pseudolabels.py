@@ -14,7 +14,7 @@ refined against that is an option here, because the paper does not settle it:
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -47,7 +47,12 @@ def num_clusters(num_labeled: int, batch_size: int, *, max_clusters: int = 100) 
     Returns:
       ``batch_size`` in the first round, ``floor((num_labeled + batch_size) / 2)`` later; at least 2
       and at most ``max_clusters``.
+
+    Raises:
+      ValueError: a cap below two.
     """
+    if max_clusters < 2:
+        raise ValueError(f"max_clusters: expected at least 2, found {max_clusters}")
     found = batch_size if num_labeled == 0 else (num_labeled + batch_size) // 2
     return max(2, min(found, max_clusters))
 
@@ -71,7 +76,8 @@ def cluster_pseudo_labels(
     Args:
       key: random key.
       features: ``[n, d]`` float, what is clustered; L2-normalise (and smooth) them first.
-      num_clusters: clusters wanted; no more than there are samples are made.
+      num_clusters: clusters wanted; no more than there are samples are made, and with ``seeded``
+        and ``split`` no fewer than there are labelled classes.
       labeled: ``[l]`` integers, labelled pool rows.
       labels: ``[l]`` integers, their classes.
       num_classes: number of classes.
@@ -86,33 +92,35 @@ def cluster_pseudo_labels(
       The pseudo-labels, numbered without gaps.
 
     Raises:
-      ValueError: bad features, indices or labels.
+      ValueError: bad features, indices or labels, or an unknown refinement.
     """
     features = check_features(features)
     check_positive(num_clusters, "num_clusters")
-    labeled = check_indices(np.asarray(labeled), np.shape(features)[0], "labeled")
+    n = np.shape(features)[0]
+    labeled = check_indices(np.asarray(labeled), n, "labeled")
     labels = check_labels(np.asarray(labels), num_classes, length=labeled.size)
-    wanted = min(num_clusters, np.shape(features)[0])
+    if refinement not in get_args(Refinement):
+        raise ValueError(f"refinement: expected none, seeded or split, found {refinement!r}")
+    wanted = min(num_clusters, n)
+    seeds = np.unique(labels).size
     if labeled.size == 0 or refinement == "none":
         found = kmeans(key, features, wanted, num_restarts=num_restarts).labels
     elif refinement == "seeded":
-        wanted = max(wanted, np.unique(labels).size)
+        wanted = min(max(wanted, seeds), seeds + n - labeled.size)
         found = seeded_kmeans(key, features, wanted, labeled, labels).labels
-    elif refinement == "split":
+    else:
         first, second = jax.random.split(key)
-        coarse = seeded_kmeans(first, features, np.unique(labels).size, labeled, labels).labels
+        coarse = seeded_kmeans(first, features, seeds, labeled, labels).labels
         found = split_clusters(
             second,
             features,
             coarse,
-            wanted,
+            max(wanted, seeds),
             labeled=labeled,
             class_labels=labels,
             probs=probs,
             min_size=min_size,
         )
-    else:
-        raise ValueError(f"refinement: expected none, seeded or split, found {refinement!r}")
     clusters = np.unique(np.asarray(found), return_inverse=True)[1].astype(np.int32)
     purity = estimate_purity(clusters, labeled, labels)
     if merge and labeled.size:

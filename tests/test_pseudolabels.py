@@ -54,6 +54,45 @@ def test_every_refinement_numbers_without_gaps_and_sees_no_unpaid_label(refineme
     assert found.purity > 0.9
 
 
+@pytest.mark.parametrize("refinement", ["seeded", "split"])
+def test_more_labelled_classes_than_clusters_wanted(refinement):
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    labeled = np.arange(20)
+    found = cluster_pseudo_labels(
+        jax.random.key(0),
+        x,
+        num_clusters(20, 1),
+        labeled=labeled,
+        labels=labeled,
+        num_classes=20,
+        refinement=refinement,
+    )
+    assert found.num_clusters == 20
+    assert found.purity == 1
+
+
+@pytest.mark.parametrize("num_labeled", [25, 29, 30])
+def test_seeds_and_what_is_unlabelled_bound_the_clusters(num_labeled):
+    x, classes = blobs(n=30, k=2)
+    labeled = np.arange(num_labeled)
+    found = cluster_pseudo_labels(
+        jax.random.key(0),
+        x,
+        15,
+        labeled=labeled,
+        labels=classes[labeled],
+        num_classes=2,
+        refinement="seeded",
+    )
+    assert found.num_clusters == 2 + 30 - num_labeled
+
+
+@pytest.mark.parametrize("max_clusters", [1, 0, -5])
+def test_a_cap_below_two_is_refused(max_clusters):
+    with pytest.raises(ValueError, match="max_clusters: expected at least 2"):
+        num_clusters(10, 10, max_clusters=max_clusters)
+
+
 def test_merge_joins_clusters_that_share_one_class():
     x, classes = blobs()
     labeled = np.arange(300)
@@ -87,6 +126,8 @@ def test_bad_input_is_named():
     key = jax.random.key(0)
     with pytest.raises(ValueError, match="refinement"):
         cluster_pseudo_labels(key, x, 3, labeled=[0], labels=[0], refinement="best")  # type: ignore
+    with pytest.raises(ValueError, match="refinement"):
+        cluster_pseudo_labels(key, x, 3, refinement="best")  # type: ignore
     with pytest.raises(ValueError, match="num_clusters"):
         cluster_pseudo_labels(key, x, 0)
     with pytest.raises(ValueError, match="labels"):
