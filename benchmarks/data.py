@@ -131,12 +131,14 @@ def check_data(
       labels: ``[n]``.
       test_features: ``[m, d]``.
       test_labels: ``[m]``.
-      num_classes: by default one more than the largest label.
+      num_classes: by default one more than the largest label, which must then be less than n.
 
     Raises:
-      ValueError: they do not fit.
+      ValueError: they do not fit, or all features of the pool are zero.
     """
     check_features(features, "features", min_rows=2)
+    if not np.any(features):
+        raise ValueError("features: expected numbers other than 0, found none")
     check_features(test_features, "test-features")
     if features.shape[1] != test_features.shape[1]:
         raise ValueError(
@@ -144,10 +146,24 @@ def check_data(
             f"found {test_features.shape[1]}"
         )
     if num_classes is None:
-        num_classes = 1 + max(int(np.max(found, initial=0)) for found in (labels, test_labels))
+        num_classes = _count_classes(labels, test_labels, len(features))
     labels = check_labels(labels, num_classes, length=len(features))
     test_labels = check_labels(test_labels, num_classes, "test-labels", length=len(test_features))
     return Data(features, labels, test_features, test_labels, num_classes)
+
+
+def _count_classes(labels: np.ndarray, test_labels: np.ndarray, rows: int) -> int:
+    largest = 0
+    for name, found in (("labels", labels), ("test-labels", test_labels)):
+        if not np.issubdtype(found.dtype, np.integer):
+            raise ValueError(f"{name}: expected integers from 0, found dtype {found.dtype}")
+        largest = max(largest, int(np.max(found, initial=0)))
+        if largest >= rows:
+            raise ValueError(
+                f"{name}: expected labels 0, 1, … below the {rows} rows of the pool, found "
+                f"{largest}; if it is meant, pass --num-classes"
+            )
+    return largest + 1
 
 
 def draw_pool(

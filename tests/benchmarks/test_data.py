@@ -93,6 +93,51 @@ def test_check_data_refuses(data):
 
 def test_counts_the_classes(data):
     assert check_data(*data[:4]).num_classes == 3
+    assert check_data(*data[:4], num_classes=50).num_classes == 50
+
+
+@pytest.mark.parametrize(
+    ("labels", "match"),
+    [
+        (np.array(["cat"] * 30), "labels: expected integers from 0, found dtype <U3"),
+        (np.full(30, np.nan), "labels: expected integers from 0, found dtype float64"),
+        (np.arange(30) * 10**6, "labels: expected .* below the 30 rows .* pass --num-classes"),
+        (np.arange(30) + 1, "found 30; if it is meant, pass --num-classes"),
+        (np.arange(30) - 1, r"labels: expected labels in 0\.\.28, found -1"),
+    ],
+)
+def test_refuses_labels(data, labels, match):
+    with pytest.raises(ValueError, match=match):
+        check_data(data.features, labels, data.test_features, data.test_labels)
+    tests = np.resize(labels, 7)
+    if labels.dtype.kind != "i":
+        with pytest.raises(ValueError, match=f"test-{match}"):
+            check_data(data.features, data.labels, data.test_features, tests)
+
+
+def test_refuses_features_of_zeros(data):
+    with pytest.raises(ValueError, match="features: expected numbers other than 0"):
+        check_data(0 * data.features, *data[1:])
+
+
+def test_holds_rows_out(data):
+    first, again, other = (
+        draw_pool(data, s, pool_size=None, holdout=9, scale=False) for s in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first.test_features, again.test_features)
+    assert not np.array_equal(first.test_features, other.test_features)
+    both = np.concatenate([first.features, first.test_features])
+    assert len(first.features) == 21 and len(np.unique(both, axis=0)) == 30
+    for row, label in zip(first.test_features, first.test_labels, strict=True):
+        assert label == data.labels[np.flatnonzero((data.features == row).all(axis=1))[0]]
+    few = draw_pool(data, 0, pool_size=5, holdout=9, scale=False)
+    assert len(few.features) == 5 and len(few.test_features) == 9
+
+
+@pytest.mark.parametrize("holdout", [0, 30, -1])
+def test_refuses_a_holdout(data, holdout):
+    with pytest.raises(ValueError, match="holdout"):
+        draw_pool(data, 0, pool_size=None, holdout=holdout, scale=True)
 
 
 def test_data_root(monkeypatch, tmp_path):
