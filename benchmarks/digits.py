@@ -17,6 +17,7 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
+from benchmarks import INSTALL
 from jaxal.checks import check_positive
 from jaxal.chunking import map_rows
 from jaxal.train.contrastive import nt_xent
@@ -56,7 +57,7 @@ def load_digits() -> Digits:
     try:
         from sklearn.datasets import load_digits as load
     except ImportError as error:
-        raise ImportError("the digits come with scikit-learn: pip install jaxal[bench]") from error
+        raise ImportError(f"the digits come with scikit-learn: {INSTALL}") from error
     pixels, labels = load(return_X_y=True)
     order = np.random.default_rng(SPLIT_SEED).permutation(len(pixels))
     images = (pixels[order] / 16).astype(np.float32).reshape(-1, SIDE, SIDE)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks import INSTALL
 from benchmarks.runner import Row
 
 __all__ = [
@@ -22,7 +23,8 @@ __all__ = [
 ]
 
 # Accuracies in percent that a paper gives, as {data set: {name of the row: {labels: accuracy}}};
-# they become rows of the table. Empty until a figure is known for the very encoder of a benchmark.
+# they become rows of the table. Empty, as NTKCPL's published figures are of encoders that are not
+# here.
 PUBLISHED: dict[str, dict[str, dict[int, float]]] = {}
 
 # Okabe and Ito's colours, told apart with any colour vision; the first is kept for NTKCPL.
@@ -99,9 +101,9 @@ def table(rows: Sequence[Row], dataset: str) -> str:
 
 
 def timing_table(rows: Sequence[Row]) -> str:
-    """Tabulate seconds of selection and training per round, mean over rounds and seeds.
+    """Tabulate seconds a round: selection's median and maximum, training's median.
 
-    The first run of a strategy includes its compilation.
+    They are over all rounds and seeds. The first run of a strategy includes its compilation.
     """
     selection, training = curves(rows, "selection_seconds"), curves(rows, "training_seconds")
     lines = [["seconds a round", "selection, median", "selection, most", "head, median"]]
@@ -171,7 +173,7 @@ def _pyplot() -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        raise ImportError("figures need matplotlib: pip install jaxal[bench]") from error
+        raise ImportError(f"figures need matplotlib: {INSTALL}") from error
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -77,5 +77,5 @@ def test_no_risk_figure_without_ntkcpl(rows, tmp_path):
 
 def test_figures_without_matplotlib_say_how(rows, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"pip install jaxal\[bench\]"):
+    with pytest.raises(ImportError, match=r'pip install -e "\.\[bench\]"'):
         report.plot_curves(rows, tmp_path / "x.png", "")
