@@ -1,7 +1,6 @@
 """Command line of the benchmarks: ``python -m benchmarks --help``."""
 
 import argparse
-import ast
 import importlib.metadata
 import importlib.util
 import os
@@ -12,9 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import speed
+from benchmarks import INSTALL, speed
 from benchmarks.data import ENCODERS, Data, check_data, data_root, digits_data, load_array
 from benchmarks.data import tfds_labels as read_tfds_labels
+from benchmarks.options import list_options, read_options, try_options
+from benchmarks.plan import Plan, check_plan
+from jaxal.select import STRATEGIES as KNOWN
 
 __all__ = ["main"]
 
@@ -24,7 +26,13 @@ BUDGETS: dict[str, tuple[int, ...]] = {
     "cifar10": (10, 10, 20, 20, 40, 100, 100, 200, 500),
     "cifar100": (100,) * 10,
 }
-_FILES = ("features", "labels", "test_features", "test_labels")
+_CLASSES = {"cifar10": 10, "cifar100": 100}
+_FILES = {
+    "features": "the pool's features [n, d], float, raw, one row a sample",
+    "labels": "its labels [n], integers from 0",
+    "test_features": "test features [m, d], float",
+    "test_labels": "their labels [m], integers from 0",
+}
 _PACKAGES = ("jaxal", "jax", "flax", "optax", "numpy")
 
 _NTKCPL_HELP = """\
@@ -34,39 +42,59 @@ The default budgets are this benchmark's own, as the paper's exact ones are not 
 picks a round of 10 10 20 20 40 100 100 200 500 for cifar10 (10 to 1,000 labels), 100 ten times for
 cifar100, and 10 10 10 10 20 20 20 50 50 for digits; custom data must say.
 
-With --encoder, or where label files are not given, data come from the folder that the environment
-variable JAXAL_DATA names: features/cifar10_ENCODER/{train,test}.npy,
-features/cifar10_labels_{train,test}.npy and tfds/."""
+Files of your own (--features and the like) are the data set "custom", unless --dataset names
+another. With --encoder, or where label files are not given, data come from the folder that the
+environment variable JAXAL_DATA names: features/cifar10_ENCODER/{train,test}.npy,
+features/cifar10_labels_{train,test}.npy and tfds/.
+
+The figures that NTKCPL's paper gives stand in no table: they are of encoders that are not here."""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
-        description="Without a command: digits, a comparison on small images that needs no data.",
+        prog="python -m benchmarks", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command")
+    listed = f"options of ntkcpl, for --option and --variant, with defaults:\n{list_options()}"
     digits = commands.add_parser(
-        "digits", help="the default: six strategies on handwritten digits, in minutes"
+        "digits",
+        help="the default: six strategies on handwritten digits, in minutes",
+        epilog=listed,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     ntkcpl = commands.add_parser(
         "ntkcpl",
         help="NTKCPL and others on features of CIFAR or your own",
         description=_NTKCPL_HELP,
+        epilog=listed,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_data(ntkcpl)
     for command in (digits, ntkcpl):
         _add_plan(command, seeds=5 if command is digits else 3)
     speed.add_arguments(commands.add_parser("speed", help="time and memory of the hot paths"))
+    parser.description = (
+        "Without a command: digits, a comparison on small images that needs no data. Its flags,\n"
+        f"explained by `digits --help`, then stand alone:\n\n{digits.format_usage()}"
+    )
     return parser
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dataset", choices=[*BUDGETS, "custom"], default="cifar10")
+    parser.add_argument(
+        "--dataset",
+        choices=[*BUDGETS, "custom"],
+        help="default custom with --features and the like, else cifar10",
+    )
     parser.add_argument("--encoder", choices=ENCODERS, help="prepared features of cifar10")
-    for name in _FILES:
-        flag = f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, type=Path, metavar="FILE.npy", help=f"{name.replace('_', ' ')}")
+    for name, text in _FILES.items():
+        parser.add_argument(_flag(name), type=Path, metavar="FILE.npy", help=text)
+    parser.add_argument(
+        "--num-classes",
+        type=int,
+        metavar="N",
+        help="default one more than the largest label; of cifar10 and cifar100, theirs",
+    )
     parser.add_argument(
         "--data-dir",
         type=Path,
@@ -75,8 +103,18 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def _add_plan(parser: argparse.ArgumentParser, *, seeds: int) -> None:
-    parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), metavar="NAME")
+    parser.add_argument(
+        "--strategies",
+        nargs="+",
+        default=list(STRATEGIES),
+        metavar="NAME",
+        help=f"of {', '.join(KNOWN)}; default {' '.join(STRATEGIES)}",
+    )
     parser.add_argument("--budgets", nargs="+", type=int, metavar="N", help="picks of each round")
     parser.add_argument(
         "--seeds", type=int, default=seeds, help=f"how many, from 0 (default {seeds})"
@@ -100,9 +138,8 @@ def _add_plan(parser: argparse.ArgumentParser, *, seeds: int) -> None:
         "--option",
         action="append",
         default=[],
-        type=_option,
         metavar="KEY=VALUE",
-        help="an option of ntkcpl; may be repeated",
+        help="an option of ntkcpl, listed below; may be repeated",
     )
     parser.add_argument(
         "--variant",
@@ -121,82 +158,78 @@ def _add_plan(parser: argparse.ArgumentParser, *, seeds: int) -> None:
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default ./results/DATASET")
     again = parser.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="go on with what --out holds")
+    again.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with what --out holds; the command may name more strategies, variants, seeds "
+        "and rounds than the earlier one, or leave out all but rounds, and the report shows those "
+        "it names",
+    )
     again.add_argument("--overwrite", action="store_true", help="remove earlier results in --out")
-
-
-def _option(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, found {text!r}")
-    named = {"true": True, "false": False, "none": None}
-    if value.lower() in named:
-        return name, named[value.lower()]
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
 
 
 def _variants(given: Sequence[Sequence[str]]) -> dict[str, dict[str, Any]]:
     names = [name for name, *_ in given]
     if len(set(names)) < len(names):
         raise ValueError(f"--variant: expected each name once, found {names}")
-    try:
-        return {name: dict(map(_option, options)) for name, *options in given}
-    except argparse.ArgumentTypeError as error:
-        raise ValueError(f"--variant: {error}") from None
+    return {name: read_options(pairs, f"--variant {name}") for name, *pairs in given}
 
 
-def _load(args: argparse.Namespace) -> Data:
-    """Read the features and labels that the command line names."""
-    paths: dict[str, Path | None] = {name: getattr(args, name) for name in _FILES}
+def _dataset(args: argparse.Namespace) -> str:
+    if args.command == "digits":
+        return "digits"
+    own = any(getattr(args, name) for name in _FILES)
+    return args.dataset or ("custom" if own and not args.encoder else "cifar10")
+
+
+def _paths(args: argparse.Namespace, dataset: str) -> dict[str, Path]:
+    """Find the files that the command line names, or say what it lacks."""
+    if args.command == "digits":
+        return {}
+    paths = {name: getattr(args, name) for name in _FILES if getattr(args, name)}
+    if dataset == "digits":
+        if args.encoder or paths or args.num_classes is not None:
+            raise ValueError("digits: expected no --encoder, files or --num-classes beside it")
+        return {}
     if args.encoder:
-        if args.dataset != "cifar10":
-            raise ValueError(f"--encoder: expected --dataset cifar10, found {args.dataset}")
-        if paths["features"] or paths["test_features"]:
+        if dataset != "cifar10":
+            raise ValueError(f"--encoder: expected --dataset cifar10, found {dataset}")
+        if "features" in paths or "test_features" in paths:
             raise ValueError("--encoder: expected no --features or --test-features beside it")
         folder = data_root() / "features"
         for prefix, split in (("", "train"), ("test_", "test")):
             paths[f"{prefix}features"] = folder / f"cifar10_{args.encoder}" / f"{split}.npy"
-            paths[f"{prefix}labels"] = (
-                paths[f"{prefix}labels"] or folder / f"cifar10_labels_{split}.npy"
-            )
-    needed = _FILES if args.dataset == "custom" else ("features", "test_features")
-    missing = [f"--{name.replace('_', '-')}" for name in needed if paths[name] is None]
+            paths.setdefault(f"{prefix}labels", folder / f"cifar10_labels_{split}.npy")
+    needed = _FILES if dataset == "custom" else ("features", "test_features")
+    missing = [_flag(name) for name in needed if name not in paths]
+    if dataset not in BUDGETS and not args.budgets:
+        missing.append("--budgets")
     if missing:
-        either = "--encoder, or " if args.dataset == "cifar10" else ""
-        raise ValueError(f"{args.dataset}: expected {either}{', '.join(missing)}")
-    arrays = {n: load_array(p, mapped="features" in n) for n, p in paths.items() if p is not None}
+        either = "--encoder, or " if dataset == "cifar10" else ""
+        raise ValueError(f"{dataset}: expected {either}{', '.join(missing)}")
+    return paths
+
+
+def _load(args: argparse.Namespace, dataset: str, paths: Mapping[str, Path]) -> Data:
+    """Read the files, and labels that none is given for."""
+    arrays = {name: load_array(path, mapped="features" in name) for name, path in paths.items()}
     for name, split in (("labels", "train"), ("test_labels", "test")):
         if name not in arrays:
             folder = args.data_dir or data_root() / "tfds"
-            arrays[name] = read_tfds_labels(args.dataset, split, folder)
-    classes = {"cifar10": 10, "cifar100": 100}.get(args.dataset)
-    return check_data(**arrays, num_classes=classes)
+            arrays[name] = read_tfds_labels(dataset, split, folder)
+    known = _CLASSES.get(dataset)
+    return check_data(**arrays, num_classes=known if args.num_classes is None else args.num_classes)
 
 
 def _require(*modules: str) -> None:
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(f"{', '.join(missing)}: not installed; pip install jaxal[bench]")
+        raise ImportError(f"{', '.join(missing)}: not installed; {INSTALL}")
 
 
-def _compare(args: argparse.Namespace) -> int:
-    """Run strategies side by side and report."""
-    dataset = "digits" if args.command == "digits" else args.dataset
-    _require("matplotlib", "rich", *(["sklearn"] if dataset == "digits" else []))
-    from benchmarks.runner import FEATURES, Plan, check_plan, open_folder, run_plan
-
-    if not args.budgets and dataset not in BUDGETS:
-        raise ValueError(f"--budgets: expected picks of each round for {dataset}, found none")
+def _plan(args: argparse.Namespace, dataset: str) -> Plan:
     if args.seeds < 1:
         raise ValueError(f"--seeds: expected at least 1, found {args.seeds}")
-    variants = {name: dict(map(_option, options)) for name, *options in args.variant}
-    if len(variants) < len(args.variant):
-        raise ValueError(
-            f"--variant: expected each name once, found {[v[0] for v in args.variant]}"
-        )
     plan = Plan(
         dataset,
         tuple(args.strategies),
@@ -205,25 +238,35 @@ def _compare(args: argparse.Namespace) -> int:
         args.head,
         args.pool_size,
         args.scale,
-        dict(args.option),
+        read_options(args.option, "--option"),
         _variants(args.variant),
         args.holdout,
     )
     check_plan(plan)
+    return plan
+
+
+def _compare(args: argparse.Namespace) -> int:
+    """Run strategies side by side and report."""
+    dataset = _dataset(args)
+    _require("matplotlib", "rich", *(["sklearn"] if dataset == "digits" else []))
+    from benchmarks.folder import FEATURES, open_folder
+    from benchmarks.runner import run_plan
+
+    paths = _paths(args, dataset)
+    plan = _plan(args, dataset)
+    data = None if dataset == "digits" else _load(args, dataset, paths)
+    if data is not None:
+        check_plan(plan, len(data.features))
+    _try_options(plan)
     out = args.out or Path("results") / dataset
     began = time.perf_counter()
-    if dataset == "digits":
-        if args.command == "ntkcpl" and (args.encoder or any(getattr(args, n) for n in _FILES)):
-            raise ValueError("digits: expected neither --encoder nor files, it makes its features")
-        open_folder(out, plan, None, resume=args.resume, overwrite=args.overwrite)
-        print("digits: features of a SimCLR encoder, pre-trained on the pool's images", flush=True)
-        data = digits_data(out / FEATURES)
-        print(f"  ready after {time.perf_counter() - began:.1f} s", flush=True)
-    else:
-        data = _load(args)
-        check_plan(plan, len(data.features))
-        open_folder(out, plan, data, resume=args.resume, overwrite=args.overwrite)
+    open_folder(out, plan, data, resume=args.resume, overwrite=args.overwrite)
     try:
+        if data is None:
+            print("digits: features of SimCLR, pre-trained on the pool's images", flush=True)
+            data = digits_data(out / FEATURES)
+            print(f"  ready after {time.perf_counter() - began:.1f} s", flush=True)
         rows = run_plan(plan, data, out)
     except KeyboardInterrupt:
         print(f"\nstopped; the same command with --resume goes on from {out}", file=sys.stderr)
@@ -233,7 +276,14 @@ def _compare(args: argparse.Namespace) -> int:
     return 0
 
 
-def _report(args: argparse.Namespace, plan: Any, data: Data, rows: Any, out: Path) -> None:
+def _try_options(plan: Plan) -> None:
+    named = {"--option": plan.options, **{f"--variant {n}": o for n, o in plan.variants.items()}}
+    for flag, options in named.items():
+        if options:
+            try_options(options, flag)
+
+
+def _report(args: argparse.Namespace, plan: Plan, data: Data, rows: Any, out: Path) -> None:
     from benchmarks import report
 
     report.write_csv(rows, out / "results.csv")
@@ -246,7 +296,7 @@ def _report(args: argparse.Namespace, plan: Any, data: Data, rows: Any, out: Pat
             report.table(rows, plan.dataset),
             report.timing_table(rows),
             "Selection does not count what is done once a pool for all strategies that need it "
-            "(neighbour smoothing); the most includes compilation.",
+            "(the search for neighbours); the most includes compilation.",
             "\n".join(f"* {line}" for line in _circumstances(plan, data)),
         ]
     )
@@ -256,7 +306,7 @@ def _report(args: argparse.Namespace, plan: Any, data: Data, rows: Any, out: Pat
     print("\n" + text + "\n")
 
 
-def _judge(plan: Any) -> str:
+def _judge(plan: Plan) -> str:
     return "the test set" if plan.holdout is None else f"{plan.holdout} rows held out of the pool"
 
 
@@ -270,7 +320,7 @@ def _encoder_name(args: argparse.Namespace, dataset: str) -> str:
     return notes[args.encoder] if args.encoder else f"features {args.features.name}"
 
 
-def _circumstances(plan: Any, data: Data) -> list[str]:
+def _circumstances(plan: Plan, data: Data) -> list[str]:
     import jax
 
     pool = plan.pool_size or len(data.features) - (plan.holdout or 0)
@@ -314,8 +364,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         given = ["digits", *given]
     args = _parser().parse_args(given)
     try:
-        return speed.main(args) if args.command == "speed" else _compare(args)
-    except (ValueError, ImportError) as error:
+        status = speed.main(args) if args.command == "speed" else _compare(args)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Who read the output is gone; what Python flushes at its end must go somewhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

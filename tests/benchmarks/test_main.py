@@ -1,5 +1,7 @@
+import functools
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -7,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+import benchmarks.digits
 import benchmarks.runner
 from benchmarks.__main__ import main
 
@@ -134,6 +137,17 @@ def test_a_damaged_run_is_named(files, tmp_path, capsys):
         (("--option", "risk=squared"), "expected ntkcpl among the strategies"),
         (("--encoder", "protoclr"), "--encoder: expected --dataset cifar10"),
         (("--labels", "none.npy"), "none.npy: expected a .npy file, found none"),
+        (("--num-classes", "0"), "num_classes: expected a whole number of at least 1, found 0"),
+        (("--num-classes", "2"), r"labels: expected labels in 0\.\.1, found 2"),
+        (("--option", "ridge"), "--option: expected KEY=VALUE, found 'ridge'"),
+        (("--strategies", "ntkcpl", "--option", "ridge=-1"), "--option: ridge: expected a number"),
+        (("--variant", "a", "foo"), "--variant a: expected KEY=VALUE, found 'foo'"),
+        (("--variant", "a", "witdh=3"), "--variant a: expected one of .*ridge.*found 'witdh'"),
+        (("--variant", "a", "num_restarts=0"), "--variant a: num_restarts: expected a whole"),
+        (("--variant", "a", "--variant", "a"), "--variant: expected each name once"),
+        (("--variant", "random", "ridge=1"), "that is no strategy's, found 'random'"),
+        (("--holdout", "50"), "budgets: expected at most 10"),
+        (("--holdout", "60"), "expected at most 0 beside 60 held out, found all"),
     ],
 )
 def test_refuses_before_anything_is_written(files, tmp_path, capsys, extra, match):
@@ -149,7 +163,9 @@ def test_missing_arguments_are_named(tmp_path, monkeypatch, capsys):
     out = ["--out", str(tmp_path / "out")]
     for given, match in (
         (["--dataset", "custom", "--budgets", "1"], "--labels, --test-features, --test-labels"),
-        (["--dataset", "custom"], "--budgets: expected picks of each round"),
+        (["--dataset", "custom"], "custom: expected --features, --labels, "),
+        (["--dataset", "custom"], "--test-labels, --budgets"),
+        (["--labels", "y.npy"], "custom: expected --features, --test-features"),
         (["--dataset", "cifar10"], "cifar10: expected --encoder, or --features"),
         (["--encoder", "protoclr"], "JAXAL_DATA: expected the environment to name"),
     ):
@@ -178,14 +194,33 @@ def test_missing_extra_says_how_to_install(files, tmp_path, capsys, monkeypatch)
         importlib.util, "find_spec", lambda name: None if name == "rich" else find(name)
     )
     assert run_main(files, tmp_path / "out") == 2
-    assert "rich: not installed; pip install jaxal[bench]" in capsys.readouterr().err
+    assert 'rich: not installed; pip install -e ".[bench]"' in capsys.readouterr().err
 
 
-def test_help_says_whose_the_budgets_are(capsys):
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        ((), ("--strategies NAME", "--seeds", "--resume", "digits, a comparison")),
+        (("digits",), ("coreset-hidden", "ridge=0.1 ", "may name more strategies")),
+        (
+            ("ntkcpl",),
+            (
+                "default budgets are this benchmark's own",
+                "NTKCPL's paper gives stand in no table",
+                "typiclust",
+                "max_evaluations=None",
+                "features [n, d], float",
+            ),
+        ),
+    ],
+)
+def test_help(capsys, given, parts):
     with pytest.raises(SystemExit) as stopped:
-        main(["ntkcpl", "--help"])
+        main([*given, "--help"])
     assert stopped.value.code == 0
-    assert "default budgets are this benchmark's own" in capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())
+    for part in parts:
+        assert part.strip() in text
 
 
 def test_importing_is_light():
@@ -197,6 +232,92 @@ def test_importing_is_light():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_own_files_are_custom_data(files, tmp_path):
+    out = tmp_path / "out"
+    given = ["--strategies", "random", "--budgets", "4", "--seeds", "1", "--out", str(out)]
+    assert main(["ntkcpl", *files, *given]) == 0
+    text = (out / "table.md").read_text()
+    assert text.startswith("# custom, features features.npy") and "3 classes" in text
+    assert "(the search for neighbours)" in text
+
+
+def test_features_of_zeros_are_refused_before_anything_is_written(files, tmp_path, capsys):
+    np.save(files[1], np.zeros((60, 6)))
+    assert run_main(files, tmp_path / "out") == 2
+    assert "features: expected numbers other than 0" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_overwriting_waits_for_the_options_to_be_tried(files, tmp_path):
+    out = tmp_path / "out"
+    assert run_main(files, out, strategies=("random",)) == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for extra in (("--option", "ridge=-1"), ("--variant", "a", "kernel_width=0")):
+        assert run_main(files, out, *extra, "--overwrite", strategies=("ntkcpl",)) == 2
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_failed_command_can_be_corrected(files, tmp_path, monkeypatch):
+    def fail(*args):
+        raise ValueError("failed")
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(benchmarks.runner, "run_plan", fail)
+    assert run_main(files, out, strategies=("random",)) == 2
+    monkeypatch.undo()
+    assert run_main(files, out, "--no-scale", strategies=("random",)) == 0
+
+
+def test_resuming_adds_seeds_strategies_and_rounds(files, tmp_path):
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    assert run_main(files, out, "--seeds", "1", "--budgets", "4", strategies=("random",)) == 0
+    more = ("random", "coreset")
+    assert run_main(files, out, "--resume", strategies=more) == 0
+    assert run_main(files, whole, strategies=more) == 0
+    assert accuracies(out) == accuracies(whole)
+    assert run_main(files, out, "--resume", "--seeds", "1", strategies=("coreset",)) == 0
+    assert [line[0] for line in accuracies(out)] == ["strategy"] + ["coreset"] * 3
+
+
+def test_a_folder_that_cannot_be_made_is_named(files, tmp_path, capsys):
+    assert run_main(files, tmp_path / "features.npy" / "out", strategies=("random",)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "features.npy" in error
+
+
+def test_a_reader_that_went_away_ends_it_quietly(files, tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    given = command(files, tmp_path / "out", strategies=("random",))
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *given], stdout=write, stderr=subprocess.PIPE
+    )
+    os.close(write)
+    assert done.returncode == 1 and done.stderr == b""
+
+
+def test_digits_keep_their_features(tmp_path, monkeypatch, capsys):
+    calls = []
+
+    def pretrain(*args):
+        calls.append(args)
+        return functools.partial(original, steps=3)(*args)
+
+    original = benchmarks.digits.pretrain
+    monkeypatch.setattr(benchmarks.digits, "pretrain", pretrain)
+    given = ["--strategies", "random", "ntkcpl", "--budgets", "10", "10", "--pool-size", "150"]
+    given += ["--out", str(tmp_path)]
+    assert main([*given, "--seeds", "1"]) == 0
+    first = accuracies(tmp_path)
+    assert [line[0] for line in first[1:]] == ["random"] * 2 + ["ntkcpl"] * 2
+    assert np.load(tmp_path / "features.npy").shape == (1797, 128)
+    assert main([*given, "--seeds", "1"]) == 2
+    assert "pass --resume" in capsys.readouterr().err
+    assert main([*given, "--seeds", "2", "--resume", "--strategies", "random"]) == 0
+    assert accuracies(tmp_path)[:3] == first[:3] and len(accuracies(tmp_path)) == 5
+    assert len(calls) == 1
+
+
 def test_ntkcpl_reports_its_risk(files, tmp_path):
     out = tmp_path / "out"
     extra = ("--option", "kernel_width=32", "--option", "risk=zero_one", "--seeds", "1")
@@ -206,4 +327,15 @@ def test_ntkcpl_reports_its_risk(files, tmp_path):
     assert all(0 <= float(risk) <= 1 for risk in risks[:2]) and set(risks[2:]) == {""}
     assert (out / "risk.png").exists()
     assert "risk=zero_one" in (out / "table.md").read_text()
-    assert run_main(files, out, "--option", "witdh=3", "--overwrite", strategies=("ntkcpl",)) == 2
+
+
+def test_variants_and_the_holdout_are_reported(files, tmp_path):
+    out = tmp_path / "out"
+    extra = ("--variant", "even", "weighting=uniform", "kernel_width=32", "--holdout", "20")
+    extra = (*extra, "--head", "mlp", "--seeds", "1", "--budgets", "4", "3")
+    assert run_main(files, out, *extra, strategies=("random",)) == 0
+    assert [line[0] for line in accuracies(out)[1:]] == ["random"] * 2 + ["even"] * 2
+    text = (out / "table.md").read_text()
+    assert "on 20 rows held out of the pool" in text and "head mlp" in text
+    assert "even: ntkcpl with weighting=uniform, kernel_width=32" in text
+    assert "pool 40 of 60 rows" in text

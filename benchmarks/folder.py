@@ -1,0 +1,114 @@
+"""The folder of a benchmark's results: made ready, gone on with, or refused."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.data import Data
+from benchmarks.plan import Plan
+from jaxal.records import fingerprint
+
+__all__ = ["FEATURES", "RUNS", "open_folder"]
+
+FEATURES, RUNS = "features.npy", "runs"
+_SETTINGS = "settings.json"
+_RESULTS = ("results.csv", "table.md", "curves.png", "risk.png")
+# What all runs of a folder share; seeds, strategies, variants and rounds may be added.
+_SHARED = ("dataset", "head", "pool_size", "scale", "holdout")
+
+
+def open_folder(out: Path, plan: Plan, data: Data | None, *, resume: bool, overwrite: bool) -> None:
+    """Make the results' folder ready, or refuse it.
+
+    A folder without results, such as a failed command leaves, is begun anew.
+
+    Args:
+      out: the folder, made where missing.
+      plan: what is to run; written to ``settings.json``.
+      data: what it runs on, whose fingerprint goes there too; None for data the plan determines.
+      resume: go on with what is there, if it may stand beside what is to run: of the same data and
+        settings, and of the first rounds of the same budgets.
+      overwrite: remove an earlier benchmark's files first, and no others.
+
+    Raises:
+      ValueError: the folder holds something else, or results that may not be touched.
+    """
+    prints = None if data is None else {k: _fingerprint(v) for k, v in data._asdict().items()}
+    settings = json.loads(json.dumps({**plan._asdict(), "data": prints}))
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out: expected a folder, found the file {out}")
+    if out.is_dir() and any(out.iterdir()):
+        found = _read_settings(out)
+        if overwrite or not _holds_results(out):
+            _clear(out)
+        else:
+            settings = _joined(out, settings, found)
+            if not resume:
+                raise ValueError(
+                    f"{out}: holds results that these may stand beside; pass --resume to go on "
+                    "with them, or --overwrite"
+                )
+    (out / RUNS).mkdir(parents=True, exist_ok=True)
+    temporary = out / f".{_SETTINGS}.tmp"
+    temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(out / _SETTINGS)
+
+
+def _fingerprint(value: Any) -> Any:
+    return fingerprint(value) if isinstance(value, np.ndarray) else value
+
+
+def _read_settings(out: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((out / _SETTINGS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{out}: expected an empty folder or a benchmark's, found other files"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{out / _SETTINGS}: damaged ({error})") from error
+    if not isinstance(found, dict) or found.keys() != {*Plan._fields, "data"}:
+        raise ValueError(f"{out / _SETTINGS}: damaged, or of another version")
+    return found
+
+
+def _runs(out: Path) -> list[Path]:
+    return sorted((out / RUNS).glob("*-*.json"))
+
+
+def _holds_results(out: Path) -> bool:
+    return bool(_runs(out)) or any((out / name).exists() for name in _RESULTS)
+
+
+def _clear(out: Path) -> None:
+    for path in [*(out / name for name in (_SETTINGS, FEATURES, *_RESULTS)), *_runs(out)]:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _joined(out: Path, wanted: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Add the options of runs that are there to the settings wanted, which must agree with them."""
+    ran = {path.name.rpartition("-")[0] for path in _runs(out)}
+    theirs = {name: options for name, options in found["variants"].items() if name in ran}
+    if "ntkcpl" in ran:
+        theirs["ntkcpl"] = found["options"]
+    ours = dict(wanted["variants"])
+    if "ntkcpl" in wanted["strategies"]:
+        ours["ntkcpl"] = wanted["options"]
+    pairs = {name: (wanted[name], found[name]) for name in _SHARED}
+    pairs |= {f"options of {n}": (ours[n], theirs[n]) for n in sorted(ours.keys() & theirs.keys())}
+    if wanted["budgets"][: len(found["budgets"])] != found["budgets"]:
+        pairs["budgets"] = wanted["budgets"], found["budgets"]
+    for name in wanted["data"] or {}:
+        pairs[f"data {name}"] = wanted["data"][name], (found["data"] or {}).get(name)
+    differing = [f"{name}: now {a!r}, there {b!r}" for name, (a, b) in pairs.items() if a != b]
+    if differing:
+        raise ValueError(
+            f"{out}: holds results of other settings ({'; '.join(differing)}); "
+            "choose another --out, or pass --overwrite"
+        )
+    options = theirs | ours
+    return {**wanted, "options": options.pop("ntkcpl", {}), "variants": options}

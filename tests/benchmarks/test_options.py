@@ -1,0 +1,72 @@
+import inspect
+
+import pytest
+
+from benchmarks.options import check_options, list_options, read_options, try_options
+from jaxal.select.ntkcpl import select
+
+
+def test_reads_plain_values():
+    pairs = ["ridge=1e-2", "risk=zero_one", "smoothing=false", "num_candidates=None", "x=a=b"]
+    assert read_options(pairs, "--option") == {
+        "ridge": 0.01,
+        "risk": "zero_one",
+        "smoothing": False,
+        "num_candidates": None,
+        "x": "a=b",
+    }
+
+
+@pytest.mark.parametrize("pair", ["ridge", "=1", "", "ridge=" + 100_000 * "("])
+def test_refuses_what_is_no_pair(pair):
+    with pytest.raises(ValueError, match="--option"):
+        check_options(read_options([pair], "--option"), "--option")
+
+
+def test_lists_every_option_with_its_default():
+    text = list_options()
+    for part in ("ridge=0.1 ", "risk=squared ", "one of squared, zero_one", "kernel_width=512 "):
+        assert part in text
+    keywords = [
+        p for p in inspect.signature(select).parameters.values() if p.kind is p.KEYWORD_ONLY
+    ]
+    assert len(text.splitlines()) == len(keywords) - 2  # batch_size and kernel
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"ridge": "abc"}, "--option: ridge: expected a number, found 'abc'"),
+        ({"ridge": True}, "ridge: expected a number, found True"),
+        ({"kernel": 5}, "expected one of .*kernel_width.*, found 'kernel'"),
+        ({"batch_size": 5}, "found 'batch_size'"),
+        ({"risk": "cubic"}, "risk: expected one of squared, zero_one, found 'cubic'"),
+        ({"kernel_width": 3.0}, "kernel_width: expected a whole number, found 3.0"),
+        ({"num_candidates": "all"}, "num_candidates: expected a whole number or none"),
+        ({"smoothing": 1}, "smoothing: expected true or false, found 1"),
+    ],
+)
+def test_refuses_names_and_types(options, match):
+    with pytest.raises(ValueError, match=match):
+        check_options(options, "--option")
+
+
+def test_takes_what_fits():
+    check_options({"ridge": 1, "num_candidates": None, "merge": True, "risk": "squared"}, "")
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"ridge": -1}, "--variant a: ridge: expected a number above 0, found -1"),
+        ({"num_candidates": 0}, "--variant a: num_candidates"),
+        ({"kernel_seed": 2**80}, "--variant a: "),
+    ],
+)
+def test_refuses_values(options, match):
+    with pytest.raises(ValueError, match=match):
+        try_options(options, "--variant a")
+
+
+def test_tries_what_is_allowed():
+    try_options({"kernel_width": 8, "cluster_features": "al", "max_clusters": 10**6}, "--option")

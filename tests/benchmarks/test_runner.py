@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from benchmarks.data import Data
+from benchmarks.folder import open_folder
+from benchmarks.plan import Plan, check_plan
+from benchmarks.runner import run_plan
+
+PLAN = Plan("custom", ("random",), (3, 4), (0, 1))
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    means = 4 * rng.normal(size=(3, 5))
+    labels, test_labels = rng.integers(3, size=50), rng.integers(3, size=20)
+    features, test = (means[y] + rng.normal(size=(len(y), 5)) for y in (labels, test_labels))
+    return Data(features.astype(np.float32), labels, test.astype(np.float32), test_labels, 3)
+
+
+def rows_of(plan, data, out):
+    open_folder(out, plan, data, resume=False, overwrite=False)
+    return run_plan(plan, data, out)
+
+
+def test_gives_a_row_a_round(data, tmp_path):
+    rows = rows_of(PLAN._replace(strategies=("random", "coreset")), data, tmp_path)
+    assert [row[:3] for row in rows] == [
+        (name, seed, count) for name in ("random", "coreset") for seed in (0, 1) for count in (3, 7)
+    ]
+    for row in rows:
+        assert row.accuracy * 20 == pytest.approx(round(row.accuracy * 20))
+        assert row.pool_accuracy * 50 == pytest.approx(round(row.pool_accuracy * 50))
+        assert row.estimated_risk is None
+
+
+def test_the_holdout_takes_the_place_of_the_test_set(data, tmp_path):
+    plan = PLAN._replace(holdout=10)
+    held = rows_of(plan, data, tmp_path / "held")
+    broken = data._replace(test_labels=(data.test_labels + 1) % 3)
+    assert [r[:5] for r in rows_of(plan, broken, tmp_path / "broken")] == [r[:5] for r in held]
+    for row in held:
+        assert row.accuracy * 10 == pytest.approx(round(row.accuracy * 10))
+
+
+def test_a_variant_is_ntkcpl_by_another_name(data, tmp_path):
+    options = {"kernel_width": 16, "num_restarts": 1}
+    plan = PLAN._replace(
+        strategies=("ntkcpl",), seeds=(0,), options=options, variants={"same": options}
+    )
+    rows = rows_of(plan, data, tmp_path)
+    first, second = rows[:2], rows[2:]
+    assert [row.strategy for row in rows] == ["ntkcpl"] * 2 + ["same"] * 2
+    assert [r[1:5] + r[7:] for r in first] == [r[1:5] + r[7:] for r in second]
+    assert all(0 <= row.estimated_risk <= 1 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"strategies": ()}, "strategies: expected at least one"),
+        ({"seeds": (1, 1)}, "seeds: expected at least one, each once"),
+        ({"budgets": ()}, "budgets: expected at least one round"),
+        ({"holdout": 45}, "budgets: expected at most 5"),
+        ({"holdout": 50}, "pool-size: expected at most 0 beside 50 held out, found all"),
+        ({"holdout": 10, "pool_size": 45}, "at most 40 beside 10 held out, found 45"),
+        ({"options": {"ridge": 1}}, "--option: expected ntkcpl among the strategies"),
+        ({"variants": {"a b": {}}}, "--variant: expected a name"),
+        ({"variants": {"margin": {}}}, "that is no strategy's, found 'margin'"),
+        ({"variants": {"a": {"kernel": 1}}}, "--variant a: expected one of"),
+    ],
+)
+def test_refuses_a_plan(changes, match):
+    with pytest.raises(ValueError, match=match):
+        check_plan(PLAN._replace(**changes), 50)
+
+
+def test_variants_alone_are_a_plan():
+    check_plan(PLAN._replace(strategies=(), variants={"a": {"ridge": 1}}), 50)
