@@ -5,12 +5,13 @@ The functions most used are here; each layer is a module of its own: `jaxal.acti
 `jaxal.risk`, `jaxal.regression`, `jaxal.clustering`, `jaxal.neighbors` and `jaxal.kernels`.
 """
 
-from jaxal.active import ask, load, run, save, start, tell
+from jaxal.active import ask, cancel, fit_head, load, relabel, run, save, skip, start, tell
 from jaxal.clustering import kmeans, seeded_kmeans, split_clusters
 from jaxal.kernels.dense import dense_ntk
 from jaxal.kernels.empirical import empirical_ntk
 from jaxal.neighbors import nearest_neighbors, neighbor_indices, smooth_features
 from jaxal.pseudolabels import cluster_pseudo_labels
+from jaxal.records import fingerprint
 from jaxal.regression import commit, look_ahead, posterior
 from jaxal.select import STRATEGIES, Pool, Strategy, get_strategy
 from jaxal.train.head import LINEAR, PROXY, HeadConfig, predict_head, train_head
@@ -25,10 +26,13 @@ __all__ = [
     "Pool",
     "Strategy",
     "ask",
+    "cancel",
     "cluster_pseudo_labels",
     "commit",
     "dense_ntk",
     "empirical_ntk",
+    "fingerprint",
+    "fit_head",
     "get_strategy",
     "kmeans",
     "load",
@@ -37,9 +41,11 @@ __all__ = [
     "neighbor_indices",
     "posterior",
     "predict_head",
+    "relabel",
     "run",
     "save",
     "seeded_kmeans",
+    "skip",
     "smooth_features",
     "split_clusters",
     "start",

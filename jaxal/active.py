@@ -4,6 +4,7 @@ A run that was killed at any moment goes on from its file to the picks it would 
 those of a round depend on the seed, the round and what is labelled only (`jaxal.asktell`).
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,35 +13,31 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxal.asktell import (
-    HEAD_FIELDS,
-    ActiveState,
-    HeadOutputs,
-    ask,
-    fit_head,
-    load,
-    save,
-    start,
-    tell,
-)
+from jaxal.asktell import HEAD_FIELDS, HeadOutputs, ask, fit_head
 from jaxal.checks import check_batch_size, check_features, check_positive
 from jaxal.chunking import DEFAULT_CHUNK_SIZE
 from jaxal.neighbors import neighbor_indices
-from jaxal.records import fingerprint, plain
-from jaxal.select import Strategy, get_strategy
-from jaxal.train.head import PROXY, HeadConfig, check_config
+from jaxal.records import check_path, describe, fingerprint, plain
+from jaxal.select import Strategy, check_options, get_strategy
+from jaxal.state import ActiveState, cancel, load, relabel, save, skip, start, tell
+from jaxal.train.head import LINEAR, HeadConfig, check_config
 
 __all__ = [
     "ActiveState",
     "HeadOutputs",
     "ask",
+    "cancel",
     "fit_head",
     "load",
+    "relabel",
     "run",
     "save",
+    "skip",
     "start",
     "tell",
 ]
+
+Evaluate = Callable[[ActiveState, HeadOutputs], Mapping[str, float]]
 
 
 def run(
@@ -52,8 +49,8 @@ def run(
     num_classes: int,
     seed: int,
     path: str | Path | None = None,
-    evaluate: Callable[[ActiveState, HeadOutputs], Mapping[str, float]] | None = None,
-    head: HeadConfig = PROXY,
+    evaluate: Evaluate | None = None,
+    head: HeadConfig = LINEAR,
     neighbors: ArrayLike | None = None,
     options: Mapping[str, Any] | None = None,
     chunk_size: int = DEFAULT_CHUNK_SIZE,
@@ -75,8 +72,11 @@ def run(
       batch_sizes: picks of each round.
       num_classes: number of classes.
       seed: decides everything random.
-      path: where to save, or None.
-      evaluate: maps the state and its head after a round to metrics for the record.
+      path: where to save, or None. Features, neighbours and arrays among the options must be the
+        same, to the last element, for a run to go on from there; see `jaxal.records.fingerprint`
+        for the time that takes. Functions among the options go by their name.
+      evaluate: maps the state and its head after a round to metrics for the record. Rounds in the
+        file that have none, as of a run made without it, are made up for first.
       head: the head and its training.
       neighbors: ``[n, k]`` integers, each sample's nearest others; found here, once, 20 of them,
         where the strategy needs them and none are given.
@@ -87,32 +87,36 @@ def run(
       The final state.
 
     Raises:
-      ValueError: a bad argument, a budget over the pool, or a file of another run.
+      ValueError: a bad argument, a budget over the pool, a file of another run, or a head whose
+        training diverges.
     """
-    strategy = get_strategy(strategy) if isinstance(strategy, str) else strategy
+    strategy = get_strategy(strategy)
+    options = check_options(strategy, options)
+    check_config(head, "head")
     check_features(features)
-    check_config(head)
     state = start(np.shape(features)[0], num_classes, seed=seed)
-    sizes = [check_positive(size, "batch_sizes") for size in batch_sizes]
-    check_batch_size(sum(sizes), state.pool_size, "batch_sizes")
-    settings = {}
+    sizes = _check_sizes(batch_sizes, state.pool_size)
+    settings: dict[str, Any] = {}
     if path is not None:
-        settings = _settings(strategy, features, num_classes, seed, head, neighbors, options or {})
+        check_path(path)
+        settings = _settings(strategy, features, num_classes, seed, head, neighbors, options)
         if Path(path).exists():
             state = _check_progress(load(path, settings), sizes, path)
+    if state.round < len(sizes) and not callable(oracle):
+        raise ValueError(
+            "oracle: expected a function from rows to labels, such as lambda rows: labels[rows], "
+            f"found {type(oracle).__name__}"
+        )
     if neighbors is None and "neighbors" in strategy.needs:
         neighbors = neighbor_indices(features)
     fields = strategy.needs & HEAD_FIELDS
-    outputs: HeadOutputs | None = None
-    while True:
-        if state.round and not len(state.pending) and "metrics" not in state.history[-1]:
-            needed = fields if state.round < len(sizes) else frozenset()
-            if needed or evaluate:
-                outputs = fit_head(state, features, head=head, fields=needed, chunk_size=chunk_size)
-            state = _finished(state, outputs, evaluate)
+    learn = functools.partial(fit_head, features=features, head=head, chunk_size=chunk_size)
+    for index, record in enumerate(state.history[: state.round]):
+        if "metrics" not in record or (evaluate and not record["metrics"]):
+            state, _ = _finish(state, index, learn, frozenset(), evaluate)
             _save(state, path, settings)
-        if state.round == len(sizes):
-            return state
+    outputs: HeadOutputs | None = None
+    while state.round < len(sizes):
         state, picks, _ = ask(
             state,
             strategy,
@@ -125,22 +129,40 @@ def run(
             chunk_size=chunk_size,
         )
         _save(state, path, settings)
-        state, outputs = tell(state, oracle(picks)), None
+        state = tell(state, oracle(picks))
         _save(state, path, settings)
+        needed = fields if state.round < len(sizes) else frozenset()
+        state, outputs = _finish(state, state.round - 1, learn, needed, evaluate)
+        _save(state, path, settings)
+    return state
 
 
-def _finished(
+def _finish(
     state: ActiveState,
-    outputs: HeadOutputs | None,
-    evaluate: Callable[[ActiveState, HeadOutputs], Mapping[str, float]] | None,
-) -> ActiveState:
-    metrics = evaluate(state, outputs) if evaluate and outputs else {}
+    index: int,
+    learn: Callable[..., HeadOutputs],
+    fields: frozenset[str],
+    evaluate: Evaluate | None,
+) -> tuple[ActiveState, HeadOutputs | None]:
+    """Train and evaluate the head after round ``index``, where it is asked for; record both."""
+    record = state.history[index]
+    count = record["num_labeled"]
+    then = state._replace(
+        labeled=state.labeled[:count],
+        labels=state.labels[:count],
+        pending=np.zeros(0, np.int64),
+        round=index + 1,
+        history=state.history[: index + 1],
+    )
+    outputs = learn(then, fields=fields) if fields or evaluate else None
+    metrics = evaluate(then, outputs) if evaluate and outputs else {}
     record = {
-        **state.history[-1],
+        **record,
         "training_seconds": outputs.seconds if outputs else 0.0,
         "metrics": plain(metrics, "metrics"),
     }
-    return state._replace(history=(*state.history[:-1], record))
+    history = (*state.history[:index], record, *state.history[index + 1 :])
+    return state._replace(history=history), outputs
 
 
 def _save(state: ActiveState, path: str | Path | None, settings: Mapping[str, Any]) -> None:
@@ -158,7 +180,7 @@ def _settings(
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Collect what the picks depend on; batch sizes stay out so that a run can be lengthened."""
-    return {
+    settings = {
         "strategy": strategy.name,
         "features": fingerprint(features),
         "num_classes": num_classes,
@@ -170,6 +192,18 @@ def _settings(
             for name, value in options.items()
         },
     }
+    return describe(settings)
+
+
+def _check_sizes(batch_sizes: Sequence[int], pool_size: int) -> list[int]:
+    if np.ndim(batch_sizes) != 1:
+        raise ValueError(
+            "batch_sizes: expected a list of the picks of each round, such as [10, 10], "
+            f"found {type(batch_sizes).__name__}"
+        )
+    sizes = [check_positive(size, "batch_sizes") for size in batch_sizes]
+    check_batch_size(sum(sizes), pool_size, "batch_sizes")
+    return sizes
 
 
 def _check_progress(state: ActiveState, sizes: list[int], path: str | Path) -> ActiveState:

@@ -6,26 +6,23 @@ folded from the seed and the round, and the head is trained from scratch each ro
 
 import time
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxal.checks import (
-    check_batch_size,
-    check_indices,
-    check_labels,
-    check_positive,
-)
+from jaxal.checks import check_batch_size, check_indices
 from jaxal.chunking import DEFAULT_CHUNK_SIZE
-from jaxal.records import plain, read_record, write_record
-from jaxal.select import RANDOM, Pool, Strategy, get_strategy
+from jaxal.neighbors import neighbor_indices
+from jaxal.records import plain
+from jaxal.select import RANDOM, Pool, Strategy, check_options, get_strategy
+from jaxal.state import ActiveState, cancel, load, relabel, save, skip, start, tell
 from jaxal.train.head import (
-    PROXY,
+    LINEAR,
     HeadConfig,
     TrainedHead,
+    check_config,
     predict_head,
     predict_probs,
     train_head,
@@ -36,9 +33,12 @@ __all__ = [
     "ActiveState",
     "HeadOutputs",
     "ask",
+    "cancel",
     "fit_head",
     "load",
+    "relabel",
     "save",
+    "skip",
     "start",
     "tell",
 ]
@@ -46,21 +46,6 @@ __all__ = [
 HEAD_FIELDS = frozenset({"probs", "hidden"})  # what of a `Pool` comes from the head
 
 _SELECT_KEY, _HEAD_KEY = 0, 1
-
-
-class ActiveState(NamedTuple):
-    """Where a run stands."""
-
-    seed: int  # in 0..2^32-1
-    pool_size: int
-    num_classes: int
-    labeled: np.ndarray  # [l] int64, in the order they were labelled
-    labels: np.ndarray  # [l] int32
-    pending: np.ndarray  # [b] int64, asked and not told yet; empty otherwise
-    round: int  # rounds told
-    history: tuple[
-        dict[str, Any], ...
-    ]  # one a round asked, of plain numbers; see `jaxal.active.run`
 
 
 class HeadOutputs(NamedTuple):
@@ -73,25 +58,11 @@ class HeadOutputs(NamedTuple):
     seconds: float  # training and prediction
 
 
-def start(pool_size: int, num_classes: int, *, seed: int) -> ActiveState:
-    """Begin a run with nothing labelled.
-
-    Raises:
-      ValueError: a count under 1, or a seed outside 0..2^32-1.
-    """
-    check_positive(pool_size, "pool_size")
-    check_positive(num_classes, "num_classes")
-    if not isinstance(seed, int | np.integer) or not 0 <= seed < 1 << 32:
-        raise ValueError(f"seed: expected a whole number in 0..2^32-1, found {seed!r}")
-    none = np.zeros(0, np.int64)
-    return ActiveState(int(seed), pool_size, num_classes, none, none.astype(np.int32), none, 0, ())
-
-
 def fit_head(
     state: ActiveState,
     features: ArrayLike,
     *,
-    head: HeadConfig = PROXY,
+    head: HeadConfig = LINEAR,
     fields: Collection[str] = ("probs", "hidden"),
     chunk_size: int = DEFAULT_CHUNK_SIZE,
 ) -> HeadOutputs:
@@ -108,8 +79,14 @@ def fit_head(
       The head and its predictions.
 
     Raises:
-      ValueError: nothing is labelled, or features that do not fit.
+      ValueError: nothing is labelled, features that do not fit, an unknown field, or training
+        that diverges.
     """
+    unknown = set(fields) - HEAD_FIELDS
+    if unknown:
+        raise ValueError(
+            f"fields: expected some of {', '.join(sorted(HEAD_FIELDS))}, found {unknown.pop()!r}"
+        )
     _check_pool_size(state, features)
     began = time.perf_counter()
     trained = train_head(
@@ -137,7 +114,7 @@ def ask(
     batch_size: int,
     *,
     outputs: HeadOutputs | None = None,
-    head: HeadConfig = PROXY,
+    head: HeadConfig = LINEAR,
     neighbors: ArrayLike | None = None,
     options: Mapping[str, Any] | None = None,
     chunk_size: int = DEFAULT_CHUNK_SIZE,
@@ -150,6 +127,9 @@ def ask(
 
     Asked again before `tell`, it gives the pending samples again, with None for the Info.
 
+    Skipped samples are cut out of the pool that the strategy sees, which then holds a copy of the
+    features; where one is among the neighbours of another sample, that one itself takes its place.
+
     Args:
       state: where the run stands.
       strategy: one, or the name of a registered one.
@@ -157,7 +137,9 @@ def ask(
       batch_size: how many, at most what is left.
       outputs: from `fit_head` at this state; trained here where the strategy needs and lacks it.
       head: the head to train, where none is given.
-      neighbors: ``[n, k]`` integers, each sample's nearest others, for strategies that need them.
+      neighbors: ``[n, k]`` integers, each sample's nearest others, for strategies that need them;
+        by default they are found here. Pass ``jaxal.neighbor_indices(features)``, which is the
+        same, to save the time each round.
       options: keyword options of the strategy.
       chunk_size: rows the head predicts at once; changes no result.
 
@@ -166,32 +148,35 @@ def ask(
       Info.
 
     Raises:
-      ValueError: more samples than are left, outputs of another round, another batch size than the
-        pending samples', or what the strategy itself refuses.
+      ValueError: more samples than are left, outputs of another round, another batch size than that
+        of the pending samples, unknown options, or what the strategy itself refuses.
     """
-    strategy = get_strategy(strategy) if isinstance(strategy, str) else strategy
+    strategy = get_strategy(strategy)
+    options = check_options(strategy, options)
+    check_config(head, "head")
     _check_pool_size(state, features)
     if len(state.pending):
-        if batch_size != len(state.pending):
+        asked = len(state.history[-1]["picks"])
+        if batch_size != asked:
             raise ValueError(
-                f"batch_size: expected {len(state.pending)}, as many samples wait for their "
-                f"labels, found {batch_size}"
+                f"batch_size: expected {asked}, as that batch waits for its labels, "
+                f"found {batch_size}"
             )
         return state, state.pending, None
-    check_batch_size(batch_size, state.pool_size - len(state.labeled))
+    check_batch_size(batch_size, state.pool_size - len(state.labeled) - len(state.excluded))
     if outputs is not None and outputs.num_labeled != len(state.labeled):
         raise ValueError(
             f"outputs: expected a head trained on {len(state.labeled)} labels, "
             f"found one trained on {outputs.num_labeled}"
         )
-    kwargs = dict(options or {})
     cold = len(state.labeled) == 0
-    chosen = strategy
-    if cold and not strategy.cold_start:
-        chosen, kwargs = RANDOM, {}
     fields = strategy.needs & HEAD_FIELDS
     if not cold and any(getattr(outputs, field, None) is None for field in fields):
         outputs = fit_head(state, features, head=head, fields=fields, chunk_size=chunk_size)
+    if cold and not strategy.cold_start:
+        strategy, options = RANDOM, {}
+    if neighbors is None and "neighbors" in strategy.needs:
+        neighbors = neighbor_indices(features)
     pool = Pool(
         features,
         state.num_classes,
@@ -201,9 +186,12 @@ def ask(
         hidden=outputs.hidden if outputs else None,
         neighbors=neighbors,
     )
+    rows = np.arange(state.pool_size)
+    if len(state.excluded):
+        pool, rows = _without(pool, state.excluded)
     began = time.perf_counter()
-    found, info = chosen.select(_key(state, _SELECT_KEY), pool, batch_size=batch_size, **kwargs)
-    picks = _check_picks(found, state, batch_size, chosen.name)
+    found, info = strategy.select(_key(state, _SELECT_KEY), pool, batch_size=batch_size, **options)
+    picks = rows[_check_picks(found, pool, batch_size, strategy.name)]
     record = {
         "round": state.round,
         "picks": picks.tolist(),
@@ -211,70 +199,6 @@ def ask(
         "info": plain(info, "info"),
     }
     return state._replace(pending=picks, history=(*state.history, record)), picks, info
-
-
-def tell(state: ActiveState, labels: ArrayLike) -> ActiveState:
-    """Give the labels of the pending samples.
-
-    Args:
-      state: from `ask`.
-      labels: ``[b]`` in the order of ``state.pending``.
-
-    Returns:
-      The state of the next round.
-
-    Raises:
-      ValueError: nothing is pending, or labels of the wrong number or outside 0..num_classes-1.
-    """
-    if len(state.pending) == 0:
-        raise ValueError("labels: no samples wait for labels, ask for some first")
-    found = check_labels(labels, state.num_classes, length=len(state.pending))
-    labeled = np.concatenate([state.labeled, state.pending])
-    record = {**state.history[-1], "num_labeled": len(labeled)}
-    return state._replace(
-        labeled=labeled,
-        labels=np.concatenate([state.labels, found]),
-        pending=np.zeros(0, np.int64),
-        round=state.round + 1,
-        history=(*state.history[:-1], record),
-    )
-
-
-def save(state: ActiveState, path: str | Path, settings: Mapping[str, Any]) -> None:
-    """Write a run, whole or not at all.
-
-    Args:
-      state: where the run stands, with samples pending or not.
-      path: the JSON file to replace.
-      settings: all that its picks depend on; `load` asks for the same.
-
-    Raises:
-      ValueError: settings that JSON cannot hold.
-    """
-    write_record(path, state, settings)
-
-
-def load(path: str | Path, settings: Mapping[str, Any]) -> ActiveState:
-    """Read a run that `save` wrote.
-
-    Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: the file is damaged, or was saved with other settings; the error says which.
-    """
-    content = read_record(path, settings)
-    try:
-        blank = start(content["pool_size"], content["num_classes"], seed=content["seed"])
-        labeled = check_indices(content["labeled"], blank.pool_size, "labeled")
-        asked = check_indices(labeled.tolist() + content["pending"], blank.pool_size, "pending")
-        return blank._replace(
-            labeled=labeled,
-            labels=check_labels(content["labels"], blank.num_classes, length=len(labeled)),
-            pending=asked[len(labeled) :],
-            round=int(content["round"]),
-            history=tuple(content["history"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not a saved run ({error!r})") from error
 
 
 def _key(state: ActiveState, purpose: int) -> jax.Array:
@@ -287,12 +211,39 @@ def _check_pool_size(state: ActiveState, features: ArrayLike) -> None:
         raise ValueError(f"features: expected a matrix [{state.pool_size}, d], found shape {shape}")
 
 
-def _check_picks(found: ArrayLike, state: ActiveState, batch_size: int, name: str) -> np.ndarray:
-    picks = check_indices(found, state.pool_size, f"picks of {name}")
-    labeled = picks[np.isin(picks, state.labeled)]
-    if len(picks) != batch_size or labeled.size:
+def _without(pool: Pool, excluded: np.ndarray) -> tuple[Pool, np.ndarray]:
+    """Cut rows out of a pool: what is left, and which rows ``[m]`` of the pool that is."""
+    n = np.shape(pool.features)[0]
+    rows = np.setdiff1d(np.arange(n), excluded)
+    position = np.full(n, -1)
+    position[rows] = np.arange(len(rows))
+
+    def cut(x: Any) -> Any:
+        return x if x is None else x[rows] if isinstance(x, jax.Array) else np.asanyarray(x)[rows]
+
+    neighbors = pool.neighbors
+    if neighbors is not None:
+        if np.ndim(neighbors) != 2 or np.shape(neighbors)[0] != n:
+            raise ValueError(f"neighbors: expected [{n}, k], found shape {np.shape(neighbors)}")
+        check_indices(np.ravel(neighbors), n, "neighbors", unique=False)
+        neighbors = position[np.asarray(cut(neighbors))]
+        neighbors = np.where(neighbors < 0, np.arange(len(rows))[:, None], neighbors)
+    left = pool._replace(
+        features=cut(pool.features),
+        labeled=position[np.asarray(pool.labeled)],
+        probs=cut(pool.probs),
+        hidden=cut(pool.hidden),
+        neighbors=neighbors,
+    )
+    return left, rows
+
+
+def _check_picks(found: ArrayLike, pool: Pool, batch_size: int, name: str) -> np.ndarray:
+    picks = check_indices(found, np.shape(pool.features)[0], f"picks of {name}")
+    num_labeled = int(np.isin(picks, pool.labeled).sum())
+    if len(picks) != batch_size or num_labeled:
         raise ValueError(
             f"picks of {name}: expected {batch_size} unlabelled rows, "
-            f"found {len(picks)}, {labeled.size} of them labelled"
+            f"found {len(picks)}, {num_labeled} of them labelled"
         )
     return picks

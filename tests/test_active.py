@@ -1,11 +1,13 @@
-import jax
+import inspect
+
 import numpy as np
 import pytest
 
 from jaxal import active
-from jaxal.active import ask, fit_head, load, run, save, start, tell
-from jaxal.select import Strategy, get_strategy, unlabeled
-from jaxal.train.head import HeadConfig, predict_probs
+from jaxal.active import ask, fit_head, run, skip, start, tell
+from jaxal.neighbors import neighbor_indices
+from jaxal.select import STRATEGIES, Strategy, get_strategy, unlabeled
+from jaxal.train.head import LINEAR, HeadConfig, predict_probs, train_head
 
 HEAD = HeadConfig(hidden=(8,), epochs=5, train_batch_size=32)
 SIZES = [6, 4, 5]
@@ -147,6 +149,127 @@ def test_foreign_settings_are_refused(data, tmp_path):
         go((x + 1, y), path=path)
     with pytest.raises(ValueError, match=r"options.chunk_size: expected 9, found None"):
         go(data, path=path, options={"chunk_size": 9})
+    for row in range(len(x)):  # one number anywhere
+        changed = x.copy()
+        changed[row, 2] += 1
+        with pytest.raises(ValueError, match=r"features.sha256"):
+            go((changed, y), path=path)
+
+
+def test_metrics_are_made_up_for_on_resume(data, tmp_path):
+    path = tmp_path / "run.json"
+    evaluate = lambda state, outputs: {  # noqa: E731
+        "n": outputs.num_labeled,
+        "loss": float(outputs.trained.losses[-1]),
+        "undefined": np.nan,
+    }
+    expected = go(data, evaluate=evaluate)
+    go(data, path=path)
+    state = go(data, path=path, evaluate=evaluate, oracle=None)
+    for record, wanted in zip(state.history, expected.history, strict=True):
+        np.testing.assert_equal(record["metrics"], wanted["metrics"])
+    assert picks_of(state) == picks_of(expected)
+    np.testing.assert_equal(go(data, path=path, oracle=None).history, state.history)
+
+
+def test_bad_paths_and_options_cost_no_label(data, tmp_path):
+    calls = []
+
+    def oracle(rows):
+        calls.append(rows)
+        return data[1][rows]
+
+    for path in (tmp_path, tmp_path / "no" / "run.json"):
+        with pytest.raises(ValueError, match="path: expected a file"):
+            go(data, path=path, oracle=oracle)
+    with pytest.raises(ValueError, match="options: margin takes chunk_size, found ridge"):
+        go(data, oracle=oracle, options={"ridge": 1})
+    with pytest.raises(ValueError, match="options: random takes none, found batch_size, x"):
+        go(data, "random", oracle=oracle, options={"x": 1, "batch_size": 1})
+    with pytest.raises(ValueError, match=r"settings.options.chunk_size: .* found object"):
+        go(data, path=tmp_path / "run.json", oracle=oracle, options={"chunk_size": object()})
+    assert not calls and not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=r"options: ntkcpl takes .*ridge.*, found ridgee"):
+        ask(start(80, 3, seed=0), "ntkcpl", data[0], 4, options={"ridgee": 1})
+
+
+def linear_kernel(x1, x2):
+    return x1 @ x2.T
+
+
+def test_kernels_of_ones_own_are_saved_by_name(data, tmp_path):
+    path = tmp_path / "run.json"
+    options = {"kernel": linear_kernel, "max_clusters": 6}
+    state = go(data, "ntkcpl", path=path, options=options)
+    again = go(data, "ntkcpl", path=path, options=options, oracle=None)
+    assert picks_of(again) == picks_of(state) == picks_of(go(data, "ntkcpl", options=options))
+    with pytest.raises(ValueError, match=r"options.kernel: expected '.*lambda>', found '.*kernel"):
+        go(data, "ntkcpl", path=path, options={**options, "kernel": lambda a, b: a @ b.T})
+
+
+def test_ask_finds_the_neighbors_that_run_finds(data):
+    x, _ = data
+    given = ask(start(80, 3, seed=1), "ntkcpl", x, 6, neighbors=neighbor_indices(x))[1]
+    found = ask(start(80, 3, seed=1), "ntkcpl", x, 6)[1]
+    assert found.tolist() == given.tolist() == picks_of(go(data, "ntkcpl", [6]))[0]
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_skipped_samples_are_as_good_as_absent(data, strategy):
+    x, y = data
+    odd = np.random.default_rng(3).permutation(80)[:25]
+    rest = np.setdiff1d(np.arange(80), odd)
+    labeled = rest[::9]
+    where = {"labeled": labeled, "labels": y[labeled]}
+    state = skip(start(80, 3, seed=1, **where), odd)
+    near = neighbor_indices(x)
+    state, first, _ = ask(state, strategy, x, 6, head=HEAD, neighbors=near)
+    assert not np.isin(first, [*odd, *labeled]).any()
+    # The same pool without these rows; a sample stands in for its skipped neighbours.
+    place = np.full(80, -1)
+    place[rest] = np.arange(len(rest))
+    near = np.where(place[near[rest]] < 0, np.arange(len(rest))[:, None], place[near[rest]])
+    small = start(len(rest), 3, seed=1, labeled=place[labeled], labels=y[labeled])
+    _, alone, _ = ask(small, strategy, x[rest], 6, head=HEAD, neighbors=near)
+    assert first.tolist() == rest[alone].tolist()
+    state = tell(state, y[first])
+    with pytest.raises(ValueError, match=f"batch_size: expected at most {55 - len(labeled) - 6}"):
+        ask(state, strategy, x, 80, head=HEAD)
+    _, others, _ = ask(state, strategy, x, 49 - len(labeled), head=HEAD)
+    assert sorted([*others, *first, *labeled]) == rest.tolist()
+
+
+def test_skipping_pending_samples(data):
+    x, y = data
+    asked, picks, _ = ask(start(80, 3, seed=1), "random", x, 6)
+    state = skip(asked, picks[[1, 4]])
+    assert state.pending.tolist() == picks[[0, 2, 3, 5]].tolist()
+    again, same, _ = ask(state, "random", x, 6)
+    assert again is state and same is state.pending
+    told = tell(state, y[state.pending])
+    assert told.history[0]["picks"] == picks.tolist() and told.history[0]["num_labeled"] == 4
+    none = skip(asked, picks)
+    assert len(none.pending) == len(none.history) == 0
+    _, others, _ = ask(none, "random", x, 6)
+    assert not np.isin(others, picks).any()
+
+
+def test_neighbors_of_no_use_are_refused(data):
+    state = skip(start(80, 3, seed=0), [3])
+    for near in (np.zeros((80, 2), int) - 1, np.zeros((80, 2), int) + 80, np.zeros((79, 2), int)):
+        with pytest.raises(ValueError, match="neighbors: expected"):
+            ask(state, "ntkcpl", data[0], 4, neighbors=near)
+
+
+def test_starting_from_labels(data):
+    x, y = data
+    rows = np.arange(0, 80, 8)
+    state = start(80, 3, seed=1, labeled=rows, labels=y[rows])
+    state, picks, _ = ask(state, "margin", x, 4, head=HEAD)
+    probs = np.sort(fit_head(state, x, head=HEAD).probs, axis=1)
+    margins = np.where(np.isin(np.arange(80), rows), 2, probs[:, -1] - probs[:, -2])
+    assert sorted(picks.tolist()) == sorted(np.argsort(margins)[:4].tolist())
+    assert tell(state, y[picks]).history[0]["num_labeled"] == 14
 
 
 def test_neighbors_are_found_once_for_who_needs_them(data):
@@ -189,26 +312,6 @@ def test_all_that_is_left(data):
     assert sorted(state.labeled.tolist()) == list(range(12))
 
 
-def test_save_and_load_keep_everything(data, tmp_path):
-    x, y = data
-    path = tmp_path / "state.json"
-    asked, picks, _ = ask(start(80, 3, seed=4), "coreset", x, 6)
-    for state in (start(80, 3, seed=4), asked, tell(asked, y[picks])):
-        save(state, path, {"a": 1})
-        found = load(path, {"a": 1})
-        for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(found), strict=True):
-            np.testing.assert_array_equal(a, b)
-        assert found.labels.dtype == state.labels.dtype
-        assert found.pending.dtype == state.pending.dtype
-    text = path.read_text()
-    path.write_text(text[: len(text) // 2])
-    with pytest.raises(ValueError, match=r"state.json: truncated"):
-        load(path, {"a": 1})
-    path.write_text(text.replace('"num_classes": 3', '"num_classes": 1'))
-    with pytest.raises(ValueError, match=r"state.json: not a saved run.*labels"):
-        load(path, {"a": 1})
-
-
 def test_bad_input_is_named(data):
     x, y = data
     with pytest.raises(ValueError, match="batch_sizes: expected at most 80"):
@@ -219,6 +322,17 @@ def test_bad_input_is_named(data):
         go((x * np.nan, y))
     with pytest.raises(ValueError, match="epochs"):
         go(data, head=HEAD._replace(epochs=0))
+    for strategy in ("margin", "random"):
+        with pytest.raises(ValueError, match=r"head: .* jaxal.LINEAR or jaxal.PROXY.*'linear'"):
+            go(data, strategy, head="linear")
+        with pytest.raises(ValueError, match=r"head: .*'linear'"):
+            ask(start(80, 3, seed=0), strategy, x, 4, head="linear")
+    with pytest.raises(ValueError, match=r"oracle: expected a function .* found ndarray"):
+        go(data, oracle=y)
+    with pytest.raises(ValueError, match=r"batch_sizes: expected a list .* found int"):
+        go(data, sizes=10)
+    with pytest.raises(ValueError, match=r"strategy: expected one of .* found ndarray"):
+        go(data, y)
     with pytest.raises(ValueError, match="seed"):
         go(data, seed=-1)
     with pytest.raises(ValueError, match="strategy: expected one of"):
@@ -235,6 +349,9 @@ def test_bad_input_is_named(data):
         ask(start(80, 3, seed=0), "random", x, 81)
     with pytest.raises(ValueError, match="at least one labelled row"):
         fit_head(start(80, 3, seed=0), x)
+    for fields in (("prob",), "probs"):
+        with pytest.raises(ValueError, match="fields: expected some of hidden, probs, found"):
+            fit_head(start(80, 3, seed=0), x, fields=fields)
 
 
 @pytest.mark.parametrize("found", [[0, 0], [0], [0, 80]])
@@ -242,3 +359,13 @@ def test_picks_of_a_broken_strategy_are_refused(data, found):
     broken = get_strategy("random")._replace(select=lambda key, pool, batch_size: (found, ()))
     with pytest.raises(ValueError, match="picks of random"):
         go(data, broken, [2])
+
+
+def test_the_linear_head_is_the_default():
+    for function, name in (
+        (run, "head"),
+        (ask, "head"),
+        (fit_head, "head"),
+        (train_head, "config"),
+    ):
+        assert inspect.signature(function).parameters[name].default is LINEAR

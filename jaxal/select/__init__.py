@@ -3,6 +3,10 @@
 To add one, write a module with a `Strategy` and list it in ``STRATEGIES``.
 """
 
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
 from jaxal.select.base import Pool, Strategy, check_pool, unlabeled
 from jaxal.select.coreset import CORESET, CORESET_HIDDEN
 from jaxal.select.entropy import ENTROPY
@@ -11,7 +15,15 @@ from jaxal.select.ntkcpl import NTKCPL
 from jaxal.select.random import RANDOM
 from jaxal.select.typiclust import TYPICLUST
 
-__all__ = ["STRATEGIES", "Pool", "Strategy", "check_pool", "get_strategy", "unlabeled"]
+__all__ = [
+    "STRATEGIES",
+    "Pool",
+    "Strategy",
+    "check_options",
+    "check_pool",
+    "get_strategy",
+    "unlabeled",
+]
 
 STRATEGIES: dict[str, Strategy] = {
     strategy.name: strategy
@@ -27,13 +39,38 @@ STRATEGIES: dict[str, Strategy] = {
 }
 
 
-def get_strategy(name: str) -> Strategy:
-    """Look up a strategy.
+def get_strategy(strategy: Strategy | str) -> Strategy:
+    """Look up a strategy by its name; one that is given is given back.
 
     Raises:
       ValueError: there is none of that name; the error lists those there are.
     """
-    if name not in STRATEGIES:
+    if isinstance(strategy, Strategy):
+        return strategy
+    if not isinstance(strategy, str) or strategy not in STRATEGIES:
         known = ", ".join(sorted(STRATEGIES))
-        raise ValueError(f"strategy: expected one of {known}, found {name!r}")
-    return STRATEGIES[name]
+        found = repr(strategy) if isinstance(strategy, str) else type(strategy).__name__
+        raise ValueError(f"strategy: expected one of {known}, found {found}")
+    return STRATEGIES[strategy]
+
+
+def check_options(strategy: Strategy, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Check the names of a strategy's options.
+
+    Args:
+      strategy: whose ``select`` takes them by keyword.
+      options: by name; None for none.
+
+    Returns:
+      The options.
+
+    Raises:
+      ValueError: one that it does not take; the error lists those it takes.
+    """
+    parameters = inspect.signature(strategy.select).parameters.values()
+    known = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {"batch_size"}
+    unknown = set(options or ()) - known
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        expected, found = (", ".join(sorted(map(str, names))) for names in (known, unknown))
+        raise ValueError(f"options: {strategy.name} takes {expected or 'none'}, found {found}")
+    return dict(options or {})

@@ -1,9 +1,10 @@
 """Train a classification head from scratch on the labelled rows of fixed features.
 
-The defaults are the proxy of "Feature Alignment: Rethinking Efficient Active Learning via Proxy in
-the Context of Pre-trained Models" (arXiv 2403.01101): Linear-BatchNorm-ReLU-Linear of width d on
-raw features, SGD with Nesterov momentum 0.9, learning rate 0.1, no weight decay, the rate of step t
-of T being ``lr · cos(7π/16 · t/T)``, initialised afresh each round. Its number of epochs is 50 on
+`LINEAR`, ours, is what the library trains unless told otherwise. `PROXY`, which is `HeadConfig` as
+it stands, is that of "Feature Alignment: Rethinking Efficient Active Learning via Proxy in the
+Context of Pre-trained Models" (arXiv 2403.01101): Linear-BatchNorm-ReLU-Linear of width d on raw
+features, SGD with Nesterov momentum 0.9, learning rate 0.1, no weight decay, the rate of step t of
+T being ``lr · cos(7π/16 · t/T)``, initialised afresh each round. Its number of epochs is 50 on
 ImageNet, with batches of 2048; the 100 epochs and batches of 256 here are ours.
 """
 
@@ -48,7 +49,7 @@ class HeadConfig(NamedTuple):
     feature_norm: float | None = None  # mean row norm it trains at, by one factor; None: as is
 
 
-PROXY = HeadConfig()
+PROXY = HeadConfig()  # the papers'
 # Ours: logistic regression stopped early. At few labels it beats the proxy by far, because batch
 # statistics of ten rows say little; the learning rate wants features of a known size.
 LINEAR = HeadConfig(hidden=(), use_batch_norm=False, feature_norm=4.0)
@@ -62,12 +63,17 @@ class TrainedHead(NamedTuple):
     losses: jax.Array  # [epochs] float32, mean cross-entropy over each epoch's rows
 
 
-def check_config(config: HeadConfig) -> None:
+def check_config(config: HeadConfig, name: str = "config") -> None:
     """Check a configuration.
 
     Raises:
-      ValueError: a width, count or rate out of its range.
+      ValueError: no `HeadConfig`, or a width, count or rate out of its range.
     """
+    if not isinstance(config, HeadConfig):
+        raise ValueError(
+            f"{name}: expected a HeadConfig, such as jaxal.LINEAR or jaxal.PROXY, found "
+            + (repr(config) if isinstance(config, str) else type(config).__name__)
+        )
     if config.hidden != "same":
         if isinstance(config.hidden, str):
             raise ValueError(f'hidden: expected widths or "same", found {config.hidden!r}')
@@ -98,7 +104,7 @@ def train_head(
     labels: ArrayLike,
     num_classes: int,
     *,
-    config: HeadConfig = PROXY,
+    config: HeadConfig = LINEAR,
     capacity: int | None = None,
 ) -> TrainedHead:
     """Train a freshly initialised head on the labelled rows.
@@ -121,7 +127,8 @@ def train_head(
       The trained head; memory is ``O(capacity · d)`` and the parameters three times.
 
     Raises:
-      ValueError: no or bad labels, NaN in the labelled rows, a bad ``config`` or ``capacity``.
+      ValueError: no or bad labels, NaN in the labelled rows, a bad ``config`` or ``capacity``, or
+        training that diverges.
     """
     check_config(config)
     if np.ndim(features) != 2:
@@ -144,7 +151,7 @@ def train_head(
     head = make_head(config, x.shape[1], num_classes)
     rates = (config.learning_rate, config.momentum, config.weight_decay)
     init_key, order_key = jax.random.split(key)
-    variables, losses = _fit(
+    variables, losses, finite = _fit(
         order_key,
         _init(init_key, x[:1], head=head),
         x * scale,
@@ -155,8 +162,14 @@ def train_head(
         epochs=config.epochs,
         step_rows=min(config.train_batch_size, capacity),
     )
+    if not finite:
+        raise ValueError(
+            f"config: training diverged, with learning_rate {config.learning_rate} on features of "
+            f"feature_norm {config.feature_norm}; lower the rate, or set feature_norm (LINEAR's is "
+            f"{LINEAR.feature_norm})"
+        )
     # The factor moves into the first layer, so that the head reads features as they are.
-    first = variables["params"]["dense_0" if head.features else "output"]
+    first = _first_layer(head, variables)
     first["kernel"] = first["kernel"] * scale
     return TrainedHead(head, variables, losses)
 
@@ -188,9 +201,19 @@ def predict_probs(
     return _map(trained, features, chunk_size, with_hidden=False)[0]
 
 
+def _first_layer(head: DenseHead, variables: Any) -> dict[str, jax.Array]:
+    return variables["params"]["dense_0" if head.features else "output"]
+
+
 def _map(trained: TrainedHead, features: ArrayLike, chunk_size: int, *, with_hidden: bool) -> Any:
     check_positive(chunk_size, "chunk_size")
     check_features(features)
+    expected, _ = _first_layer(trained.head, trained.variables)["kernel"].shape
+    if np.shape(features)[1] != expected:
+        raise ValueError(
+            f"features: expected {expected} columns, as the head was trained on, "
+            f"found {np.shape(features)[1]}"
+        )
     predict = functools.partial(
         _predict, trained.variables, head=trained.head, with_hidden=with_hidden
     )
@@ -242,8 +265,11 @@ def _fit(
     head: DenseHead,
     epochs: int,
     step_rows: int,
-) -> tuple[Any, jax.Array]:
-    """Run SGD on the first ``count`` rows of ``x [capacity, d]`` and ``y [capacity]``."""
+) -> tuple[Any, jax.Array, jax.Array]:
+    """Run SGD on the first ``count`` rows of ``x [capacity, d]`` and ``y [capacity]``.
+
+    Returns variables, losses and whether all of them are finite.
+    """
     params, stats = variables["params"], variables.get("batch_stats", {})
     num_steps = (count + step_rows - 1) // step_rows
     learning_rate, momentum, weight_decay = rates
@@ -282,7 +308,9 @@ def _fit(
 
     carry = (params, stats, optimizer.init(params))
     (params, stats, _), losses = jax.lax.scan(epoch, carry, jnp.arange(epochs))
-    return {"params": params, "batch_stats": stats}, losses
+    # Not the losses alone: the last step comes after them.
+    finite = jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves((params, stats, losses))])
+    return {"params": params, "batch_stats": stats}, losses, finite.all()
 
 
 def _shuffled(key: jax.Array, count: jax.Array, capacity: int, step_rows: int) -> jax.Array:

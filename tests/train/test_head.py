@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from jaxal.train import head as module
 from jaxal.train.head import (
     LINEAR,
+    PROXY,
     HeadConfig,
     make_head,
     predict_head,
@@ -41,7 +42,7 @@ def test_linear_head_comes_close_to_logistic_regression(digits):
 def test_proxy_learns(digits):
     x, y = digits
     rows = np.arange(100, 400)
-    trained = train_head(KEY, x, rows, y[rows], 10)
+    trained = train_head(KEY, x, rows, y[rows], 10, config=PROXY)
     assert accuracy(trained, x[600:], y[600:]) > 0.92
     assert trained.losses.shape == (100,)
     assert trained.losses[-1] < 0.1 * trained.losses[0]
@@ -165,6 +166,7 @@ def test_one_label_one_class_stays_finite(digits):
         ({"capacity": 1}, "capacity: expected at least 2, found 1"),
         ({"features": np.zeros(10)}, "features: expected a matrix"),
         ({"features": np.full((10, 4), np.nan)}, "NaN"),
+        ({"config": "linear"}, "config: .* jaxal.LINEAR or jaxal.PROXY, found 'linear'"),
         ({"config": HeadConfig(epochs=0)}, "epochs"),
         ({"config": HeadConfig(hidden=(0,))}, "hidden"),
         ({"config": HeadConfig(hidden="wide")}, "hidden"),
@@ -196,3 +198,24 @@ def test_feature_norm_makes_the_head_blind_to_one_factor():
     np.testing.assert_allclose(probs[0], probs[1], atol=1e-5)
     constant = train_head(jax.random.key(0), 0 * x, np.arange(4), labels[:4], 2, config=LINEAR)
     assert np.isfinite(predict_head(constant, 0 * x)[0]).all()
+
+
+def test_divergence_is_noticed():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 40)
+    x = 1000 * (np.eye(3, 5)[y] * 3 + rng.normal(size=(40, 5)))
+    raw = HeadConfig(hidden=(64,), use_batch_norm=False)
+    with pytest.raises(ValueError, match=r"diverged, with learning_rate 0.1 .*feature_norm"):
+        train_head(KEY, x, np.arange(40), y, 3, config=raw)
+    for config in (raw._replace(feature_norm=4.0), raw._replace(learning_rate=1e-9)):
+        trained = train_head(KEY, x, np.arange(40), y, 3, config=config)
+        assert np.isfinite(predict_probs(trained, x)).all()
+
+
+@pytest.mark.parametrize("config", [SMALL, LINEAR])
+@pytest.mark.parametrize("width", [63, 65])
+def test_other_widths_are_refused(digits, config, width):
+    x, y = digits
+    trained = train_head(KEY, x, np.arange(20), y[:20], 10, config=config)
+    with pytest.raises(ValueError, match=f"features: expected 64 columns.*, found {width}"):
+        predict_head(trained, np.zeros((5, width)))
