@@ -21,8 +21,11 @@ from typing import Any
 __all__ = ["CASES", "add_arguments", "main", "measure"]
 
 Sizes = dict[str, int]
-FULL: Sizes = dict(pool=50_000, candidates=5_000, d=512, labeled=1_000, picks=100, clusters=100)
-QUICK: Sizes = dict(pool=2_000, candidates=500, d=64, labeled=100, picks=10, clusters=20)
+FULL: Sizes = dict(
+    pool=50_000, candidates=5_000, d=512, labeled=1_000, picks=100, clusters=100, ceiling=4096
+)
+QUICK: Sizes = dict(pool=500, candidates=100, d=32, labeled=50, picks=5, clusters=10, ceiling=512)
+_LOOKED_AT = 500  # candidates
 
 
 def _best(fn: Callable[[], Any], repeats: int = 3) -> tuple[float, float]:
@@ -37,24 +40,25 @@ def _best(fn: Callable[[], Any], repeats: int = 3) -> tuple[float, float]:
     return times[0], min(times[1:])
 
 
-def _matmul_rate(size: int = 4096) -> float:
+def _matmul_rate(s: Sizes) -> float:
     """Measure floating-point operations a second of a float32 product."""
     import jax
     import jax.numpy as jnp
 
+    size = s["ceiling"]
     a = jnp.ones((size, size), jnp.float32)
     product = jax.jit(lambda x: x @ x)
     return 2 * size**3 / _best(lambda: product(a))[1]
 
 
-def _read_rate(size: int = 1 << 28) -> float:
+def _read_rate(s: Sizes) -> float:
     """Measure bytes a second of summing a large float32 array, which reads it once."""
     import jax
     import jax.numpy as jnp
 
-    a = jnp.ones((1 << 14, size >> 14), jnp.float32)
+    a = jnp.ones((4 * s["ceiling"], 4 * s["ceiling"]), jnp.float32)
     total = jax.jit(lambda x: x.sum(1))
-    return 4 * size / _best(lambda: total(a))[1]
+    return a.nbytes / _best(lambda: total(a))[1]
 
 
 def _features(n: int, d: int, seed: int = 0) -> Any:
@@ -79,7 +83,9 @@ def kernel(s: Sizes) -> dict[str, Any]:
     columns = x[: s["candidates"]]
     first, seconds = _best(lambda: dense_ntk(layers, x, columns))
     work = 2 * s["pool"] * s["candidates"] * 3 * s["d"]
-    return _row(first, seconds, work / seconds / _matmul_rate(), "of the matrix-product rate")
+    return _row(
+        first, seconds, lambda: work / seconds / _matmul_rate(s), "of the matrix-product rate"
+    )
 
 
 def kernel_peer(s: Sizes) -> dict[str, Any]:
@@ -101,7 +107,7 @@ def kernel_peer(s: Sizes) -> dict[str, Any]:
     params = [{"kernel": layer.kernel, "bias": layer.bias} for layer in layers]
     first, seconds = _best(lambda: dense_ntk(layers, x))
     _, peer = _best(lambda: empirical_ntk(apply, params, x, engine="neural-tangents"), repeats=1)
-    return _row(first, seconds, peer / seconds, "x faster than neural-tangents")
+    return _row(first, seconds, lambda: peer / seconds, "x faster than neural-tangents")
 
 
 def condition(s: Sizes) -> dict[str, Any]:
@@ -130,7 +136,43 @@ def condition(s: Sizes) -> dict[str, Any]:
 
     first, seconds = _best(fit)
     work = 2 * n * count * (m + count + s["clusters"])
-    return _row(first, seconds, work / seconds / _matmul_rate(), "of the matrix-product rate")
+    return _row(
+        first, seconds, lambda: work / seconds / _matmul_rate(s), "of the matrix-product rate"
+    )
+
+
+def look_ahead(s: Sizes) -> dict[str, Any]:
+    """Look ahead at 500 candidates, one at a time, each a new prediction of the whole pool."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jaxal import regression
+
+    x, n, k = _features(s["pool"], s["d"]), s["pool"], s["clusters"]
+    count = min(_LOOKED_AT, s["candidates"])
+    rng = np.random.default_rng(0)
+    rows = np.sort(rng.permutation(n)[: s["candidates"]])
+    state = regression.posterior(
+        jnp.asarray(x @ x[rows].T), rows, num_outputs=k, ridge=float(s["d"])
+    )
+    columns, targets = np.arange(count), np.eye(k, dtype=np.float32)[rng.integers(k, size=count)]
+
+    def look() -> None:
+        for i in range(count):
+            jax.block_until_ready(
+                regression.look_ahead(state, columns[i : i + 1], targets[i : i + 1])
+            )
+
+    first, seconds = _best(look, repeats=1)
+    # each prediction is made of the one before, which is read, and written
+    moved = count * 2 * 4 * n * k
+    return _row(
+        first,
+        seconds,
+        lambda: seconds * _read_rate(s) / moved,
+        "x the time of its passes over memory",
+    )
 
 
 def greedy_picks(s: Sizes) -> dict[str, Any]:
@@ -156,10 +198,13 @@ def greedy_picks(s: Sizes) -> dict[str, Any]:
     first, seconds = _best(
         lambda: greedy(state, labels, weights, open_, batch_size=s["picks"])[0], repeats=1
     )
+
     # the scores' start reads the kernel twice, and multiplies it by the clusters' errors
-    passes = (s["picks"] + 2) * 4 * n * m / _read_rate()
-    passes += 2 * n * m * s["clusters"] / _matmul_rate()
-    return _row(first, seconds, seconds / passes, "x the time of its passes over memory")
+    def ratio() -> float:
+        passes = (s["picks"] + 2) * 4 * n * m / _read_rate(s)
+        return seconds / (passes + 2 * n * m * s["clusters"] / _matmul_rate(s))
+
+    return _row(first, seconds, ratio, "x the time of its passes over memory")
 
 
 def clusters(s: Sizes) -> dict[str, Any]:
@@ -183,7 +228,7 @@ def clusters(s: Sizes) -> dict[str, Any]:
         theirs.append(time.perf_counter() - start)
         inertias.append(float(found.inertia) / peer.inertia_)
     note = f"x faster than scikit-learn; inertia ratio {np.mean(inertias):.4f}"
-    return _row(first, float(np.mean(ours)), float(np.mean(theirs) / np.mean(ours)), note)
+    return _row(first, float(np.mean(ours)), lambda: float(np.mean(theirs) / np.mean(ours)), note)
 
 
 def neighbors(s: Sizes) -> dict[str, Any]:
@@ -193,8 +238,10 @@ def neighbors(s: Sizes) -> dict[str, Any]:
     d = min(s["d"], 256)
     x = _features(s["pool"], d)
     first, seconds = _best(lambda: nearest_neighbors(x, 20), repeats=1)
-    ratio = 2 * s["pool"] ** 2 * d / seconds / _matmul_rate()
-    return _row(first, seconds, ratio, "of the matrix-product rate")
+    work = 2 * s["pool"] ** 2 * d
+    return _row(
+        first, seconds, lambda: work / seconds / _matmul_rate(s), "of the matrix-product rate"
+    )
 
 
 def head(s: Sizes) -> dict[str, Any]:
@@ -211,7 +258,9 @@ def head(s: Sizes) -> dict[str, Any]:
         lambda: train_head(jax.random.key(0), x, rows, labels, 10, config=PROXY).losses
     )
     work = 6 * count * PROXY.epochs * (d * d + 10 * d)
-    return _row(first, seconds, work / seconds / _matmul_rate(), "of the matrix-product rate")
+    return _row(
+        first, seconds, lambda: work / seconds / _matmul_rate(s), "of the matrix-product rate"
+    )
 
 
 def ntkcpl_round(s: Sizes) -> dict[str, Any]:
@@ -236,14 +285,19 @@ def ntkcpl_round(s: Sizes) -> dict[str, Any]:
         )[0]
 
     first, seconds = _best(run, repeats=1)
-    work = 3 * 2 * n * s["candidates"] * s["d"] / _matmul_rate()
-    work += (s["picks"] + 3) * 4 * n * s["candidates"] / _read_rate()
-    return _row(first, seconds, seconds / work, "x the kernel's product and the passes over memory")
+
+    def ratio() -> float:
+        product = 3 * 2 * n * s["candidates"] * s["d"] / _matmul_rate(s)
+        passes = (s["picks"] + 3) * 4 * n * s["candidates"] / _read_rate(s)
+        return seconds / (product + passes)
+
+    return _row(first, seconds, ratio, "x the kernel's product and the passes over memory")
 
 
-def _row(first: float, seconds: float, ratio: float, note: str) -> dict[str, Any]:
+def _row(first: float, seconds: float, ratio: Callable[[], float], note: str) -> dict[str, Any]:
+    # read before the ratio, whose ceilings take memory of their own
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2  # Linux gives KiB
-    return dict(first=first, seconds=seconds, peak_gib=peak, ratio=ratio, compared=note)
+    return dict(first=first, seconds=seconds, peak_gib=peak, ratio=ratio(), compared=note)
 
 
 CASES: dict[str, Callable[[Sizes], dict[str, Any]]] = {
@@ -252,6 +306,7 @@ CASES: dict[str, Callable[[Sizes], dict[str, Any]]] = {
         kernel,
         kernel_peer,
         condition,
+        look_ahead,
         greedy_picks,
         clusters,
         neighbors,

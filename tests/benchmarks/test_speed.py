@@ -1,0 +1,30 @@
+import csv
+import math
+
+import pytest
+
+from benchmarks import speed
+from benchmarks.__main__ import main
+
+
+@pytest.mark.parametrize("case", list(speed.CASES))
+def test_measures(case):
+    found = speed.CASES[case](speed.QUICK)
+    assert found["first"] > 0 and found["seconds"] > 0 and found["peak_gib"] > 0
+    assert found["ratio"] > 0 and math.isfinite(found["ratio"]) and found["compared"]
+
+
+def test_writes_the_table(tmp_path, capsys):
+    cases = ["look_ahead", "condition"]
+    assert main(["speed", "--quick", "--cases", *cases, "--out", str(tmp_path)]) == 0
+    with (tmp_path / "speed.csv").open(newline="") as file:
+        assert [line["case"] for line in csv.DictReader(file)] == cases
+    lines = (tmp_path / "speed.md").read_text().splitlines()
+    assert '"pool": 500' in lines[0] and len(lines) == 6
+    assert capsys.readouterr().out.splitlines() == lines[-2:]
+
+
+def test_a_case_that_fails_is_named(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "none")
+    with pytest.raises(RuntimeError, match="the speed case kernel failed"):
+        speed.measure("kernel", quick=True)
