@@ -11,8 +11,7 @@ from benchmarks.data import Data, draw_pool
 from benchmarks.folder import RUNS
 from benchmarks.plan import Plan, check_plan
 from benchmarks.progress import progress
-from jaxal.active import run
-from jaxal.asktell import ActiveState, HeadOutputs
+from jaxal.active import ActiveState, HeadOutputs, run
 from jaxal.neighbors import neighbor_indices
 from jaxal.select import get_strategy
 from jaxal.train.head import LINEAR, PROXY, HeadConfig, predict_probs
