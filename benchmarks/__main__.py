@@ -250,14 +250,14 @@ def _compare(args: argparse.Namespace) -> int:
     """Run strategies side by side and report."""
     dataset = _dataset(args)
     _require("matplotlib", "rich", *(["sklearn"] if dataset == "digits" else []))
+    from benchmarks.digits import POOL_SIZE
     from benchmarks.folder import FEATURES, open_folder
     from benchmarks.runner import run_plan
 
     paths = _paths(args, dataset)
     plan = _plan(args, dataset)
     data = None if dataset == "digits" else _load(args, dataset, paths)
-    if data is not None:
-        check_plan(plan, len(data.features))
+    check_plan(plan, POOL_SIZE if data is None else len(data.features))
     _try_options(plan)
     out = args.out or Path("results") / dataset
     began = time.perf_counter()

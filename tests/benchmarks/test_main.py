@@ -296,6 +296,12 @@ def test_a_reader_that_went_away_ends_it_quietly(files, tmp_path):
     assert done.returncode == 1 and done.stderr == b""
 
 
+def test_digits_refuse_budgets_over_their_pool(tmp_path, capsys):
+    assert main(["--budgets", "1298", "--out", str(tmp_path / "out")]) == 2
+    assert "budgets: expected at most 1297" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_digits_keep_their_features(tmp_path, monkeypatch, capsys):
     calls = []
 
