@@ -27,11 +27,13 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
-from jaxal.regression import Posterior, residual_column
+from jaxal.checks import check_batch_size, check_finite, check_labels, check_positive, is_traced
+from jaxal.regression import Posterior, pivot, residual_column
 
-__all__ = ["GreedyInfo", "greedy", "squared_risks", "zero_one_risk"]
+__all__ = ["GreedyInfo", "greedy", "zero_one_risk"]
 
 
 class GreedyInfo(NamedTuple):
@@ -53,7 +55,6 @@ class _Scores(NamedTuple):
     total: jax.Array  # () float: current risk sum_x w |E|^2
 
 
-@partial(jax.jit, static_argnames=("batch_size", "risk", "max_evaluations"))
 def greedy(
     state: Posterior,
     pseudo_labels: ArrayLike,
@@ -80,15 +81,78 @@ def greedy(
 
     Returns:
       ``[batch_size]`` int32 candidate columns in the order picked, the risks, and the posterior.
+
+    Raises:
+      ValueError: arguments of another shape or range than said above, or a posterior that is not
+        finite. Where arguments are traced, their values are not looked at.
     """
-    pseudo_labels = jnp.asarray(pseudo_labels)
-    weights = jnp.asarray(weights, state.mean.dtype)
+    check_positive(batch_size, "batch_size")
+    if risk not in ("squared", "zero_one"):
+        raise ValueError(f"risk: expected 'squared' or 'zero_one', found {risk!r}")
+    if max_evaluations is not None:
+        check_positive(max_evaluations, "max_evaluations")
+    _check_state(state, batch_size)
+    _check_pool(state.mean, pseudo_labels, weights)
+    _check_available(state, available, batch_size)
+    return _greedy(
+        state,
+        jnp.asarray(pseudo_labels),
+        jnp.asarray(weights, state.mean.dtype),
+        jnp.asarray(available),
+        batch_size=batch_size,
+        risk=risk,
+        max_evaluations=max_evaluations,
+    )
+
+
+def _check_state(state: Posterior, batch_size: int) -> None:
+    check_finite(state.mean, "state.mean")
+    check_finite(state.residual, "state.residual")
+    if not is_traced(state.num_commits):
+        room = state.factor.shape[1] - int(state.num_commits)
+        if batch_size > room:
+            raise ValueError(f"state: expected room for {batch_size} commits, found {room}")
+
+
+def _check_available(state: Posterior, available: ArrayLike, batch_size: int) -> None:
+    if np.shape(available) != state.rows.shape or jnp.result_type(available) != np.bool_:
+        raise ValueError(
+            f"available: expected bool of shape {state.rows.shape}, "
+            f"found {jnp.result_type(available)} of shape {np.shape(available)}"
+        )
+    if not is_traced(available):
+        check_batch_size(batch_size, int(np.sum(np.asarray(available))))
+
+
+def _check_pool(mean: ArrayLike, pseudo_labels: ArrayLike, weights: ArrayLike) -> None:
+    n, k = np.shape(mean)
+    if not is_traced(pseudo_labels):
+        check_labels(pseudo_labels, k, "pseudo_labels", length=n)
+    if np.shape(weights) != (n,):
+        raise ValueError(f"weights: expected shape ({n},), found {np.shape(weights)}")
+    check_finite(weights, "weights")
+    if not is_traced(weights) and np.asarray(weights).min() < 0:
+        raise ValueError("weights: expected numbers of zero or more")
+
+
+@partial(jax.jit, static_argnames=("batch_size", "risk", "max_evaluations"))
+@jax.default_matmul_precision("highest")
+def _greedy(
+    state: Posterior,
+    pseudo_labels: jax.Array,
+    weights: jax.Array,
+    available: jax.Array,
+    *,
+    batch_size: int,
+    risk: str,
+    max_evaluations: int | None,
+) -> tuple[jax.Array, GreedyInfo, Posterior]:
     onehot = jax.nn.one_hot(pseudo_labels, state.mean.shape[1], dtype=state.mean.dtype)
     targets = onehot[state.rows]
 
     def body(i: jax.Array, carry: tuple) -> tuple:
         state, scores, open_, picks, info = carry
-        risks = jnp.where(open_, squared_risks(scores, state.ridge), jnp.inf)
+        risks = jnp.where(open_, _squared_risks(scores, state.ridge), jnp.inf)
         if risk == "zero_one":
             column, evaluated, slack = _least_zero_one(
                 state, targets, pseudo_labels, weights, risks, max_evaluations
@@ -97,7 +161,7 @@ def greedy(
             column, evaluated, slack = jnp.argmin(risks), jnp.int32(0), jnp.zeros((), risks.dtype)
         state, scores = _advance(state, scores, column, targets[column], onehot, weights)
         seen = GreedyInfo(
-            scores.total, zero_one_risk(state.mean, pseudo_labels, weights), evaluated, slack
+            scores.total, _zero_one_risk(state.mean, pseudo_labels, weights), evaluated, slack
         )
         info = jax.tree.map(lambda all_, one: all_.at[i].set(one), info, seen)
         picks = picks.at[i].set(column.astype(jnp.int32))
@@ -108,7 +172,7 @@ def greedy(
     start = (
         state,
         _start(state, onehot, weights),
-        jnp.asarray(available),
+        available,
         integers,
         GreedyInfo(empty, empty, integers, empty),
     )
@@ -116,24 +180,32 @@ def greedy(
     return picks, info, state
 
 
-def squared_risks(scores: _Scores, ridge: jax.Array) -> jax.Array:
+def _squared_risks(scores: _Scores, ridge: jax.Array) -> jax.Array:
     """Score every candidate: ``[m]`` squared risk after it is added."""
-    gain = 1 / (scores.diagonal + ridge)
+    gain = 1 / pivot(scores.diagonal, ridge)
     cross = jnp.sum(scores.cross * scores.gap, axis=1)
     return scores.total + 2 * gain * cross + gain**2 * scores.norm * jnp.sum(scores.gap**2, axis=1)
 
 
-def zero_one_risk(mean: jax.Array, pseudo_labels: jax.Array, weights: jax.Array) -> jax.Array:
+def zero_one_risk(mean: ArrayLike, pseudo_labels: ArrayLike, weights: ArrayLike) -> jax.Array:
     """Weigh the pool samples whose prediction is not strictly largest at their pseudo-label.
 
     Args:
       mean: ``[n, k]`` prediction.
       pseudo_labels: ``[n]`` integers in ``0..k-1``.
-      weights: ``[n]`` float.
+      weights: ``[n]`` float >= 0.
 
     Returns:
       Scalar.
+
+    Raises:
+      ValueError: arguments of another shape or range; see `greedy`.
     """
+    _check_pool(mean, pseudo_labels, weights)
+    return _zero_one_risk(jnp.asarray(mean), jnp.asarray(pseudo_labels), jnp.asarray(weights))
+
+
+def _zero_one_risk(mean: jax.Array, pseudo_labels: jax.Array, weights: jax.Array) -> jax.Array:
     own = jnp.take_along_axis(mean, pseudo_labels[:, None], axis=1)
     is_own = jnp.arange(mean.shape[1]) == pseudo_labels[:, None]
     rival = jnp.max(jnp.where(is_own, -jnp.inf, mean), axis=1)
@@ -169,9 +241,9 @@ def _least_zero_one(
     def after(column: jax.Array) -> jax.Array:
         raw = residual_column(state, column)
         row = state.rows[column]
-        gain = raw / (raw[row] + state.ridge)
+        gain = raw / pivot(raw[row], state.ridge)
         mean = state.mean + gain[:, None] * (targets[column] - state.mean[row])
-        return zero_one_risk(mean, pseudo_labels, weights)
+        return _zero_one_risk(mean, pseudo_labels, weights)
 
     def unsettled(carry: tuple) -> jax.Array:
         position, least, _, _ = carry
@@ -216,7 +288,7 @@ def _zero_one_bounds(
     def bound(column: jax.Array) -> jax.Array:
         raw = residual_column(state, column)
         row = state.rows[column]
-        moved = raw / (raw[row] + state.ridge) * (signs @ (targets[column] - mean[row]))
+        moved = raw / pivot(raw[row], state.ridge) * (signs @ (targets[column] - mean[row]))
         return -jnp.sum(wrong * (moved >= behind - tolerance))
 
     columns = jnp.arange(state.rows.shape[0])
@@ -247,8 +319,8 @@ def _advance(
     """Commit a candidate and bring the scores up to date."""
     raw = residual_column(state, column)
     row = state.rows[column]
-    pivot = raw[row] + state.ridge
-    gain = raw / pivot
+    divisor = pivot(raw[row], state.ridge)
+    gain = raw / divisor
     gap = target - state.mean[row]
     across = raw[state.rows]  # R[x', x*] for every candidate, by symmetry its row
     weighted = weights * gain
@@ -261,13 +333,13 @@ def _advance(
         - across[:, None] * drift
         - (across * energy)[:, None] * gap,
         norm=scores.norm - 2 * across * product + across**2 * energy,
-        diagonal=scores.diagonal - across**2 / pivot,
+        diagonal=scores.diagonal - across**2 / divisor,
         gap=scores.gap - gain[state.rows][:, None] * gap,
         total=scores.total + 2 * drift @ gap + energy * gap @ gap,
     )
     state = state._replace(
         mean=state.mean + gain[:, None] * gap,
-        factor=state.factor.at[:, state.num_commits].set(raw / jnp.sqrt(pivot)),
+        factor=state.factor.at[:, state.num_commits].set(raw / jnp.sqrt(divisor)),
         num_commits=state.num_commits + 1,
     )
     return state, scores

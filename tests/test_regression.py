@@ -1,18 +1,26 @@
 """The posterior against dense float64 refits."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxal.regression import commit, fit_predict, fold, look_ahead, posterior
+from jaxal.regression import (
+    commit,
+    fit_predict,
+    fold,
+    look_ahead,
+    posterior,
+    residual_column,
+)
 
 RIDGE = 1e-3
 
 
-def dense_refit(kernel, labeled, targets, initial=0.0):
+def dense_refit(kernel, labeled, targets, initial=0.0, ridge=RIDGE):
     """Solve from scratch in float64 NumPy."""
     start = np.broadcast_to(np.asarray(initial, np.float64), (len(kernel), targets.shape[1]))
-    block = kernel[np.ix_(labeled, labeled)] + RIDGE * np.eye(len(labeled))
+    block = kernel[np.ix_(labeled, labeled)] + ridge * np.eye(len(labeled))
     return start + kernel[:, labeled] @ np.linalg.solve(block, targets - start[labeled])
 
 
@@ -106,6 +114,77 @@ def test_a_duplicate_of_a_labelled_sample_changes_little():
     assert np.abs(ahead).max() < 3
 
 
+def copies(seed=0, size=4e5):
+    """A kernel of five samples, four copies of each, with a large diagonal."""
+    x = np.random.default_rng(seed).normal(size=(5, 8))
+    kernel = x @ x.T
+    same = np.repeat(np.arange(5), 4)
+    return (kernel / np.diag(kernel).mean() * size)[np.ix_(same, same)].astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_commits_of_copies_stay_bounded_under_a_tiny_ridge(seed):
+    kernel, targets = copies(seed), np.eye(3)[np.arange(20) % 3]
+    state = posterior(kernel, np.arange(20), num_outputs=3, ridge=1e-3, capacity=20)
+    for column in range(20):
+        assert np.abs(look_ahead(state, np.arange(20), targets)).max() < 4
+        state = commit(state, column, targets[column])
+    refit = dense_refit(kernel, np.arange(20), targets, ridge=float(state.ridge))
+    np.testing.assert_allclose(state.mean, refit, atol=0.02)
+
+
+def test_the_default_ridge_follows_the_kernel():
+    kernel, targets, _ = problem()
+    labeled, rows = np.array([3, 8]), np.arange(20, 25)
+    for scale in (1.0, 1e6):
+        state = posterior(scale * kernel[:, rows], rows, num_outputs=4)
+        assert state.ridge == pytest.approx(1e-3 * scale * np.diag(kernel)[rows].mean())
+        left = scale * kernel[:, labeled]
+        given = {"kernel_labeled": left, "labeled": labeled, "targets": targets[labeled]}
+        state = posterior(scale * kernel[:, rows], rows, **given)
+        assert state.ridge == pytest.approx(1e-3 * scale * np.diag(kernel)[labeled].mean())
+        found = fit_predict(left, labeled, targets[labeled])
+        np.testing.assert_allclose(found, state.mean, atol=1e-4)
+    with pytest.raises(ValueError, match=r"ridge: expected, since .* not positive definite"):
+        posterior(-kernel[:, rows], rows, num_outputs=4)
+
+
+def test_under_jit_and_grad():
+    kernel, targets, _ = problem()
+    kernel, rows = jnp.float32(kernel), np.arange(10)
+
+    @jax.jit
+    def steps(kernel, columns, targets, ridge):
+        state = posterior(kernel, rows, num_outputs=4, ridge=ridge, capacity=2)
+        ahead = look_ahead(state, columns, targets)
+        return ahead, commit(state, columns[0], targets[0])
+
+    ahead, state = steps(kernel[:, :10], np.array([4, 2]), targets[[4, 2]], RIDGE)
+    np.testing.assert_allclose(ahead[0], state.mean, atol=1e-5)
+
+    def error(kernel, labeled):
+        return (fit_predict(kernel, labeled, targets[:5], ridge=RIDGE) ** 2).sum()
+
+    slope = jax.grad(error)(kernel[:, :5], jnp.arange(5))
+    assert np.isfinite(slope).all() and np.abs(slope).max() > 0
+    both = jax.jit(jax.vmap(error))(jnp.stack([kernel[:, :5]] * 2), jnp.array([range(5)] * 2))
+    np.testing.assert_allclose(both[0], both[1])
+
+
+def test_products_are_exact_on_accelerators():
+    kernel, targets, _ = problem()
+    state = posterior(jnp.float32(kernel), np.arange(60), num_outputs=4, ridge=RIDGE)
+    for fn, args in [
+        (residual_column, (state, 0)),
+        (look_ahead, (state, np.array([0]), targets[:1])),
+        (lambda state: commit(state, 0, targets[0]), (state,)),
+        (fold, (state,)),
+        (fit_predict, (jnp.float32(kernel), np.arange(60), targets)),
+    ]:
+        program = str(jax.make_jaxpr(fn)(*args))
+        assert program.count("dot_general") == program.count("Precision.HIGHEST,") > 0
+
+
 def test_a_full_state_refuses_a_commit():
     kernel, targets, _ = problem()
     state = commit(state_for(kernel, targets, np.zeros(0, int), np.arange(5)), 0, targets[0])
@@ -113,22 +192,87 @@ def test_a_full_state_refuses_a_commit():
         commit(state, 1, targets[1])
 
 
-def test_bad_input_is_named():
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kernel_candidates": np.ones(5)}, "kernel_candidates: expected shape"),
+        ({"kernel_candidates": np.ones((60, 3), int)}, "kernel_candidates: .*floating-point"),
+        ({"kernel_candidates": np.full((60, 3), np.nan)}, "kernel_candidates: expected finite"),
+        ({"rows": np.arange(4)}, "rows: expected shape"),
+        ({"rows": [0, 1, 60]}, "rows: expected indices in 0..59, found 60"),
+        ({"rows": [0, 1, -1]}, "rows: expected indices in 0..59, found -1"),
+        ({"rows": [0, 1, 1]}, "rows: expected each index once"),
+        ({"rows": [0.0, 1.0, 2.0]}, "rows: expected integers"),
+        ({"labeled": None, "targets": None}, "num_outputs: expected"),
+        ({"targets": None, "num_outputs": 2}, "kernel_labeled and targets"),
+        ({"kernel_labeled": None}, "kernel_labeled and targets"),
+        ({"kernel_labeled": np.ones((60, 3))}, "labeled: expected shape"),
+        ({"kernel_labeled": np.full((60, 2), np.inf)}, "kernel_labeled: expected finite"),
+        ({"kernel_labeled": np.ones((60, 2), int)}, "kernel_labeled: .*floating-point"),
+        ({"kernel_labeled": -np.eye(60)[:, 4:6]}, "not positive definite"),
+        ({"labeled": [4, 60]}, "labeled: expected indices"),
+        ({"labeled": [4, -1]}, "labeled: expected indices"),
+        ({"labeled": [4, 4]}, "labeled: expected each index once"),
+        ({"targets": np.ones((3, 4))}, "targets: expected shape"),
+        ({"targets": np.full((2, 4), np.nan)}, "targets: expected finite"),
+        ({"initial": np.nan}, "initial: expected finite"),
+        ({"ridge": 0.0}, "ridge: expected a number above 0, found 0"),
+        ({"ridge": -1.0}, "ridge: expected a number above 0, found -1"),
+        ({"ridge": np.nan}, "ridge: expected a number above 0"),
+        ({"ridge": np.ones(3)}, "ridge: expected a number above 0"),
+        ({"capacity": 0}, "capacity"),
+    ],
+)
+def test_bad_input_is_named(change, message):
     kernel, targets, _ = problem()
-    with pytest.raises(ValueError, match="rows"):
-        posterior(kernel, np.arange(3), num_outputs=2)
-    with pytest.raises(ValueError, match="num_outputs"):
-        posterior(kernel[:, :3], np.arange(3))
-    with pytest.raises(ValueError, match="kernel_labeled"):
-        posterior(kernel[:, :3], np.arange(3), labeled=[1], targets=targets[:1])
-    with pytest.raises(ValueError, match="not positive definite"):
-        posterior(
-            -kernel[:, :3],
-            np.arange(3),
-            kernel_labeled=-kernel[:, 4:6],
-            labeled=np.array([4, 5]),
-            targets=targets[4:6],
-        )
+    arguments = {
+        "kernel_candidates": kernel[:, :3],
+        "rows": np.arange(3),
+        "kernel_labeled": kernel[:, 4:6],
+        "labeled": np.array([4, 5]),
+        "targets": targets[4:6],
+        "ridge": RIDGE,
+    }
+    with pytest.raises(ValueError, match=message):
+        posterior(**(arguments | change))
+    if change.keys() <= {"kernel_labeled", "labeled", "targets", "initial", "ridge"} and all(
+        value is not None for value in change.values()
+    ):
+        del arguments["kernel_candidates"], arguments["rows"]
+        with pytest.raises(ValueError, match=message):
+            fit_predict(**(arguments | change))
+
+
+@pytest.mark.parametrize("column", [5, -1])
+def test_columns_out_of_range_are_named(column):
+    kernel, targets, _ = problem()
+    state = state_for(kernel, targets, np.zeros(0, int), np.arange(5))
+    with pytest.raises(ValueError, match="columns: expected indices"):
+        look_ahead(state, [0, column], targets[:2])
+    with pytest.raises(ValueError, match="column: expected indices"):
+        commit(state, column, targets[0])
+    with pytest.raises(ValueError, match="column: expected indices"):
+        residual_column(state, column)
+
+
+def test_bad_targets_are_named():
+    kernel, targets, _ = problem()
+    state = state_for(kernel, targets, np.zeros(0, int), np.arange(5))
+    with pytest.raises(ValueError, match="targets: expected shape"):
+        look_ahead(state, [0, 1], targets[:1])
+    with pytest.raises(ValueError, match="target: expected shape"):
+        commit(state, 0, targets[0, :2])
+    with pytest.raises(ValueError, match="target: expected finite"):
+        commit(state, 0, targets[0] * np.nan)
+
+
+def test_a_singular_block_is_named():
+    # Indefinite, with a diagonal that no rounding explains.
+    block = np.array([[1.0, 2.0], [2.0, 1.0]], np.float32)
+    with pytest.raises(ValueError, match="not positive definite; raise ridge"):
+        fit_predict(block, [0, 1], np.eye(2))
+    # What a ridge of nothing would make NaN of.
+    assert np.isfinite(fit_predict(np.ones((2, 2), np.float32), [0, 1], np.eye(2))).all()
 
 
 def test_dtype_follows_the_kernel():

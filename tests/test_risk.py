@@ -1,5 +1,8 @@
 """Greedy picks and risks against brute force in float64."""
 
+import functools
+
+import jax
 import numpy as np
 import pytest
 
@@ -129,6 +132,91 @@ def test_duplicates_are_not_picked_again():
         kernel, labels, np.full(70, 1 / 70), np.zeros(0, int), np.arange(70), 10
     )
     assert (np.asarray(same)[np.asarray(columns)] == 0).sum() <= 1
+
+
+@pytest.mark.parametrize("risk", ["squared", "zero_one"])
+@pytest.mark.parametrize("seed", range(3))
+def test_copies_under_a_tiny_ridge_are_each_picked_once(risk, seed):
+    x = np.random.default_rng(seed).normal(size=(5, 8))
+    same = np.repeat(np.arange(5), 4)
+    kernel = (5e4 * x @ x.T)[np.ix_(same, same)].astype(np.float32)
+    state = posterior(kernel, np.arange(20), num_outputs=3, ridge=1e-6, capacity=20)
+    labels, weights = np.arange(20) % 3, np.full(20, 1 / 20)
+    columns, info, state = greedy(
+        state, labels, weights, np.ones(20, bool), batch_size=20, risk=risk
+    )
+    assert sorted(np.asarray(columns)) == list(range(20))
+    assert np.max(info.squared_risk) < 5
+    np.testing.assert_allclose(
+        info.squared_risk[-1], squared(np.asarray(state.mean), labels, weights), atol=0.02
+    )
+
+
+def test_under_jit():
+    kernel, labels, weights, _ = problem()
+    state = posterior(
+        kernel.astype(np.float32), np.arange(40), num_outputs=4, ridge=RIDGE, capacity=3
+    )
+    open_ = np.ones(40, bool)
+    plain, _, _ = greedy(state, labels, weights, open_, batch_size=3)
+    traced = jax.jit(lambda *given: greedy(*given, batch_size=3)[0])
+    np.testing.assert_array_equal(traced(state, labels, weights, open_), plain)
+
+
+def test_products_are_exact_on_accelerators():
+    kernel, labels, weights, _ = problem()
+    state = posterior(
+        kernel.astype(np.float32), np.arange(40), num_outputs=4, ridge=RIDGE, capacity=3
+    )
+    for risk in ("squared", "zero_one"):
+        pick = functools.partial(greedy, batch_size=3, risk=risk)
+        program = str(jax.make_jaxpr(pick)(state, labels, weights, np.ones(40, bool)))
+        assert program.count("dot_general") == program.count("Precision.HIGHEST,") > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pseudo_labels": np.full(40, 4)}, "pseudo_labels: expected labels in 0..3, found 4"),
+        ({"pseudo_labels": np.full(40, -1)}, "pseudo_labels: expected labels in 0..3, found -1"),
+        ({"pseudo_labels": np.zeros(39, int)}, "pseudo_labels: expected 40 labels"),
+        ({"weights": np.ones(39)}, "weights: expected shape"),
+        ({"weights": np.full(40, np.nan)}, "weights: expected finite"),
+        ({"weights": -np.ones(40)}, "weights: expected numbers of zero or more"),
+        ({"available": np.ones(40)}, "available: expected bool"),
+        ({"available": np.ones(39, bool)}, "available: expected bool of shape"),
+        ({"available": np.arange(40) < 2}, "batch_size: expected at most 2"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": 6}, "state: expected room for 6 commits, found 5"),
+        ({"risk": "absolute"}, "risk: expected 'squared' or 'zero_one', found 'absolute'"),
+        ({"max_evaluations": 0}, "max_evaluations"),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    kernel, labels, weights, _ = problem()
+    state = posterior(kernel, np.arange(40), num_outputs=4, ridge=RIDGE, capacity=5)
+    arguments = {
+        "state": state,
+        "pseudo_labels": labels,
+        "weights": weights,
+        "available": np.ones(40, bool),
+        "batch_size": 3,
+    }
+    with pytest.raises(ValueError, match=message):
+        greedy(**(arguments | change))
+    if change.keys() <= {"pseudo_labels", "weights"}:
+        given = {"pseudo_labels": labels, "weights": weights} | change
+        with pytest.raises(ValueError, match=message):
+            zero_one_risk(state.mean, **given)
+
+
+@pytest.mark.parametrize("risk", ["squared", "zero_one"])
+def test_a_kernel_that_is_not_finite_is_named(risk):
+    kernel, labels, weights, _ = problem()
+    state = posterior(kernel, np.arange(40), num_outputs=4, ridge=RIDGE, capacity=5)
+    state = state._replace(residual=state.residual.at[3, 7].set(np.nan))
+    with pytest.raises(ValueError, match=r"state.residual: expected finite .* row 3"):
+        greedy(state, labels, weights, np.ones(40, bool), batch_size=3, risk=risk)
 
 
 def test_a_tie_counts_as_wrong():
