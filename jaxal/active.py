@@ -98,17 +98,14 @@ def run(
     sizes = _check_sizes(batch_sizes, state.pool_size)
     settings: dict[str, Any] = {}
     if path is not None:
-        check_path(path)
+        path = check_path(path)
         settings = _settings(strategy, features, num_classes, seed, head, neighbors, options)
-        if Path(path).exists():
+        if path.exists():
             state = _check_progress(load(path, settings), sizes, path)
-    if state.round < len(sizes) and not callable(oracle):
-        raise ValueError(
-            "oracle: expected a function from rows to labels, such as lambda rows: labels[rows], "
-            f"found {type(oracle).__name__}"
-        )
-    if neighbors is None and "neighbors" in strategy.needs:
-        neighbors = neighbor_indices(features)
+    if state.round < len(sizes):
+        _check_oracle(oracle)
+        if neighbors is None and "neighbors" in strategy.needs:
+            neighbors = neighbor_indices(features)
     fields = strategy.needs & HEAD_FIELDS
     learn = functools.partial(fit_head, features=features, head=head, chunk_size=chunk_size)
     for index, record in enumerate(state.history[: state.round]):
@@ -204,6 +201,14 @@ def _check_sizes(batch_sizes: Sequence[int], pool_size: int) -> list[int]:
     sizes = [check_positive(size, "batch_sizes") for size in batch_sizes]
     check_batch_size(sum(sizes), pool_size, "batch_sizes")
     return sizes
+
+
+def _check_oracle(oracle: Any) -> None:
+    if not callable(oracle):
+        raise ValueError(
+            "oracle: expected a function from rows to labels, such as lambda rows: labels[rows], "
+            f"found {type(oracle).__name__}"
+        )
 
 
 def _check_progress(state: ActiveState, sizes: list[int], path: str | Path) -> ActiveState:

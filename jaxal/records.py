@@ -68,7 +68,8 @@ def fingerprint(x: ArrayLike) -> dict[str, Any]:
     rows = x if x.ndim else x[None]
     size = max(1, _CHUNK_BYTES // max(1, rows[:1].nbytes))
     for start in range(0, len(rows), size):
-        digest.update(np.ascontiguousarray(rows[start : start + size]).reshape(-1).view(np.uint8))
+        chunk = np.ascontiguousarray(rows[start : start + size]).reshape(-1)
+        digest.update(chunk.view(np.uint8).data)
     return {"shape": list(x.shape), "dtype": str(x.dtype), "sha256": digest.hexdigest()}
 
 
