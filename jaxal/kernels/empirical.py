@@ -3,7 +3,7 @@
 For a dense head `jaxal.kernels.dense_ntk` gives the same kernel far faster.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -43,8 +43,9 @@ def empirical_ntk(
 
     Args:
       apply: a pure ``(params, x [n, ...]) -> [n, o]`` in which examples do not influence each
-        other (batch statistics fixed); see `jaxal.models.frozen_apply`.
-      params: a pytree of floating-point arrays.
+        other (batch statistics fixed); `jaxal.models.frozen_apply` makes it of a Flax module. What
+        it raises, as on examples of a width that it was not made for, is passed on.
+      params: a pytree of floating-point arrays, all of which are differentiated by.
       x1: ``[n1, ...]`` examples; NumPy, memory-mapped or JAX.
       x2: ``[n2, ...]`` examples; None for ``x1`` itself.
       trace_outputs: give the trace over outputs divided by their number, one scalar a pair; else
@@ -60,7 +61,8 @@ def empirical_ntk(
 
     Raises:
       ValueError: examples that are none, of two shapes or not finite, parameters that are not
-        floating-point, outputs that are not ``[n, o]``, or an unknown engine.
+        floating-point or come with other Flax collections, outputs that are not ``[n, o]``, or an
+        unknown engine.
       ImportError: the engine is neural-tangents and it cannot be imported with this JAX.
     """
     if engine not in get_args(Engine):
@@ -144,6 +146,12 @@ def _check_examples(x: Any, name: str) -> Any:
 
 
 def _check_params(params: Any) -> None:
+    others = [name for name in params if name != "params"] if isinstance(params, Mapping) else []
+    if others and "params" in params:
+        raise ValueError(
+            f"params: expected parameters alone, found Flax collections params and {others}, which "
+            "would be differentiated by too; jaxal.models.frozen_apply holds these fixed"
+        )
     leaves = jax.tree_util.tree_leaves_with_path(params)
     if not leaves:
         raise ValueError("params: expected one array or more, found none")

@@ -109,7 +109,9 @@ def frozen_apply(
     """Part a module into a pure function of its parameters and these parameters.
 
     Every other collection, batch statistics above all, is held fixed, which is what
-    `jaxal.kernels.empirical_ntk` needs.
+    `jaxal.empirical_ntk` needs::
+
+        kernel = jaxal.empirical_ntk(*frozen_apply(module, variables), x)
 
     Args:
       module: any Flax Linen module.

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxal
 from jaxal.kernels import dense_ntk, empirical_ntk
 from jaxal.models import DenseHead, frozen_apply, head_layers
 
@@ -125,6 +126,21 @@ def test_half_precision_and_integer_examples(engine):
     np.testing.assert_allclose(
         empirical_ntk(apply, params, x, engine=engine), found, rtol=1e-5, atol=1e-6
     )
+
+
+def test_frozen_apply_fits_as_it_is():
+    x = np.random.default_rng(5).standard_normal((4, 3)).astype(np.float32)
+    head = DenseHead(features=(6,), num_outputs=2, use_batch_norm=True)
+    variables = shaken(head.init(jax.random.key(0), x))
+    found = jaxal.empirical_ntk(*frozen_apply(head, variables), x, engine="jax")
+    np.testing.assert_allclose(found, dense_ntk(head_layers(head, variables), x), rtol=1e-4)
+    # Running statistics are no parameters.
+    with pytest.raises(ValueError, match=r"params and \['batch_stats'\].*frozen_apply"):
+        empirical_ntk(lambda v, x: head.apply(v, x)[0], variables, x, engine="jax")
+    plain = DenseHead(features=(6,), num_outputs=2)
+    variables = plain.init(jax.random.key(0), x)
+    found = empirical_ntk(lambda v, x: plain.apply(v, x)[0], variables, x, engine="jax")
+    np.testing.assert_allclose(found, dense_ntk(head_layers(plain, variables), x), rtol=1e-4)
 
 
 def test_wrong_arguments():
