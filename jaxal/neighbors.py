@@ -81,17 +81,16 @@ def nearest_neighbors(
         queries = check_features(queries, "queries")
         if np.shape(queries)[1] != dim:
             raise ValueError(f"queries: expected {dim} columns, found {np.shape(queries)[1]}")
-    sets = [x] if queries is None else [x, queries]
-    scale: ArrayLike = 1.0
+    sets = [jnp.asarray(rows, jnp.float32) for rows in (x, queries) if rows is not None]
+    scale = jnp.float32(1)
     if metric == "cosine":
         sets = [unit_rows(rows) for rows in sets]
     else:
-        sets = [_as_float32(rows) for rows in sets]
         scale = range_scale(*sets)
         # Centring keeps the digits of |x|² − 2 x·q when all rows share an offset.
-        offset = (sets[0] * scale).mean(0)
+        offset = jnp.mean(sets[0] * scale, axis=0)
         sets = [rows * scale - offset for rows in sets]
-    points, asked = jnp.asarray(sets[0]), jnp.asarray(sets[-1])
+    points, asked = sets[0], sets[-1]
     norms = (points**2).sum(1)
     # A query that is no row of x has no column to leave out.
     own = np.arange(n) if queries is None else np.full(len(asked), n)
@@ -200,11 +199,6 @@ def typicality(
     points = unit_rows(check_features(x, "x"))
     found = nearest_neighbors(points, num_neighbors, metric="euclidean", chunk_size=chunk_size)
     return 1 / jnp.maximum(found.distances.mean(1), _DISTANCE_FLOOR)
-
-
-@jax.jit
-def _as_float32(x: ArrayLike) -> jax.Array:
-    return jnp.asarray(x, jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnames=("k", "metric"))

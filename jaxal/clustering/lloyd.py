@@ -51,9 +51,8 @@ class Rows(NamedTuple):
 @functools.partial(jax.jit, static_argnames="chunk_size")
 def as_rows(x: ArrayLike, weights: jax.Array, *, chunk_size: int) -> Rows:
     """Centre ``x [n, d]`` and cut it into equal chunks of at most ``chunk_size`` rows."""
-    x = jnp.asarray(x, jnp.float32)
     scale = range_scale(x)
-    x = x * scale
+    x = jnp.multiply(jnp.asarray(x, jnp.float32), scale)
     n, dim = x.shape
     total = weights.sum()
     offset = (weights @ x) / total
