@@ -103,8 +103,8 @@ def posterior(
     kernel_candidates = _as_kernel(kernel_candidates, "kernel_candidates")
     n, m = kernel_candidates.shape
     rows = _as_indices(rows, (m,), n, "rows")
-    if targets is not None and np.ndim(targets) == 2:
-        num_outputs = np.shape(targets)[1]
+    if targets is not None:
+        num_outputs = _width(targets)
     elif num_outputs is None:
         if np.ndim(initial) != 2:
             raise ValueError("num_outputs: expected, since neither targets nor initial tell it")
@@ -295,7 +295,7 @@ def fit_predict(
     kernel = _as_kernel(kernel_labeled, "kernel_labeled")
     n, count = kernel.shape
     labeled = _as_indices(labeled, (count,), n, "labeled")
-    _check_targets(targets, (count, *np.shape(targets)[1:2]), "targets")
+    _check_targets(targets, (count, _width(targets)), "targets")
     ridge = _as_ridge(ridge, kernel, labeled)
     targets = jnp.asarray(targets, kernel.dtype)
     start = jnp.broadcast_to(jnp.asarray(initial, kernel.dtype), (n, targets.shape[1]))
@@ -325,6 +325,12 @@ def _as_indices(
     if not is_traced(indices):
         check_indices(np.ravel(np.asarray(indices)), size, name, unique=unique)
     return jnp.asarray(indices, jnp.int32)
+
+
+def _width(targets: ArrayLike) -> int:
+    if np.ndim(targets) != 2:
+        raise ValueError(f"targets: expected a matrix [l, k], found shape {np.shape(targets)}")
+    return np.shape(targets)[1]
 
 
 def _check_targets(targets: ArrayLike, shape: tuple[int, ...], name: str) -> None:

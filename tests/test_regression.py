@@ -213,6 +213,7 @@ def test_a_full_state_refuses_a_commit():
         ({"labeled": [4, 60]}, "labeled: expected indices"),
         ({"labeled": [4, -1]}, "labeled: expected indices"),
         ({"labeled": [4, 4]}, "labeled: expected each index once"),
+        ({"targets": np.ones(2)}, "targets: expected a matrix"),
         ({"targets": np.ones((3, 4))}, "targets: expected shape"),
         ({"targets": np.full((2, 4), np.nan)}, "targets: expected finite"),
         ({"initial": np.nan}, "initial: expected finite"),
