@@ -90,7 +90,7 @@ def try_options(options: Mapping[str, Any], flag: str) -> None:
         labels=np.arange(classes),
         probs=rng.dirichlet(np.ones(classes), size=n).astype(np.float32),
         hidden=features,
-        neighbors=(np.arange(n)[:, None] + np.arange(1, 4)) % n,
+        embedding=features,
     )
     try:
         select(jax.random.key(0), pool, batch_size=2, **options)

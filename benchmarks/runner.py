@@ -12,7 +12,7 @@ from benchmarks.folder import RUNS
 from benchmarks.plan import Plan, check_plan
 from benchmarks.progress import progress
 from jaxal.active import ActiveState, HeadOutputs, run
-from jaxal.neighbors import neighbor_indices
+from jaxal.embedding import cluster_embedding
 from jaxal.select import get_strategy
 from jaxal.train.head import LINEAR, PROXY, HeadConfig, predict_probs
 
@@ -58,11 +58,11 @@ def run_plan(plan: Plan, data: Data, out: Path) -> list[Row]:
                 pool = draw_pool(
                     data, seed, pool_size=plan.pool_size, holdout=plan.holdout, scale=plan.scale
                 )
-                neighbors = None
+                embedding = None
             for name in names:
                 strategy = get_strategy("ntkcpl" if name in plan.variants else name)
-                if "neighbors" in strategy.needs and neighbors is None:
-                    neighbors = neighbor_indices(pool.features)
+                if "embedding" in strategy.needs and embedding is None:
+                    embedding = cluster_embedding(pool.features)
                 bar.start(f"{name}, seed {seed}")
                 state = run(
                     strategy,
@@ -74,7 +74,7 @@ def run_plan(plan: Plan, data: Data, out: Path) -> list[Row]:
                     path=out / RUNS / f"{name}-{seed}.json",
                     evaluate=functools.partial(_evaluate, pool, bar.step),
                     head=HEADS[plan.head],
-                    neighbors=neighbors if "neighbors" in strategy.needs else None,
+                    embedding=embedding if "embedding" in strategy.needs else None,
                     options=options[name],
                 )
                 rows[name, seed] = _rows(name, seed, state)

@@ -244,6 +244,21 @@ def neighbors(s: Sizes) -> dict[str, Any]:
     )
 
 
+def embedding(s: Sizes) -> dict[str, Any]:
+    """Embed the pool for clustering, its neighbours included."""
+    from jaxal.embedding import cluster_embedding
+
+    x = _features(s["pool"], s["d"])
+    first, seconds = _best(lambda: cluster_embedding(x), repeats=1)
+    work = 2 * s["pool"] ** 2 * min(s["d"], 128)
+    return _row(
+        first,
+        seconds,
+        lambda: seconds * _matmul_rate(s) / work,
+        "x the product that finds its neighbours",
+    )
+
+
 def head(s: Sizes) -> dict[str, Any]:
     """Train the paper's head, 100 epochs on the labelled samples."""
     import jax
@@ -276,8 +291,8 @@ def ntkcpl_round(s: Sizes) -> dict[str, Any]:
     count = 2 * s["clusters"] - s["picks"]
     labeled, labels = rng.permutation(n)[:count], rng.integers(10, size=count)
     probs = rng.dirichlet(np.ones(10), size=n).astype(np.float32)
-    around = rng.integers(n, size=(n, 20), dtype=np.int32)  # found once a pool, not once a round
-    pool = Pool(x, 10, labeled, labels, probs=probs, neighbors=around)
+    embedded = _features(n, 100)  # made once a pool, not once a round
+    pool = Pool(x, 10, labeled, labels, probs=probs, embedding=embedded)
 
     def run() -> Any:
         return select(
@@ -310,6 +325,7 @@ CASES: dict[str, Callable[[Sizes], dict[str, Any]]] = {
         greedy_picks,
         clusters,
         neighbors,
+        embedding,
         head,
         ntkcpl_round,
     )

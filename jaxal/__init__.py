@@ -2,14 +2,16 @@
 
 The functions most used are here; each layer is a module of its own: `jaxal.active` (the loop),
 `jaxal.select` (strategies), `jaxal.train` and `jaxal.models` (heads), `jaxal.pseudolabels`,
-`jaxal.risk`, `jaxal.regression`, `jaxal.clustering`, `jaxal.neighbors` and `jaxal.kernels`.
+`jaxal.risk`, `jaxal.regression`, `jaxal.embedding`, `jaxal.clustering`, `jaxal.neighbors` and
+`jaxal.kernels`.
 """
 
 from jaxal.active import ask, cancel, fit_head, load, relabel, run, save, skip, start, tell
 from jaxal.clustering import kmeans, seeded_kmeans, split_clusters
+from jaxal.embedding import cluster_embedding
 from jaxal.kernels.dense import dense_ntk
 from jaxal.kernels.empirical import empirical_ntk
-from jaxal.neighbors import nearest_neighbors, neighbor_indices, smooth_features
+from jaxal.neighbors import nearest_neighbors, neighbor_indices
 from jaxal.pseudolabels import cluster_pseudo_labels
 from jaxal.records import fingerprint
 from jaxal.regression import commit, look_ahead, posterior
@@ -27,6 +29,7 @@ __all__ = [
     "Strategy",
     "ask",
     "cancel",
+    "cluster_embedding",
     "cluster_pseudo_labels",
     "commit",
     "dense_ntk",
@@ -46,7 +49,6 @@ __all__ = [
     "save",
     "seeded_kmeans",
     "skip",
-    "smooth_features",
     "split_clusters",
     "start",
     "tell",

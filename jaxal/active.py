@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from jaxal.asktell import HEAD_FIELDS, HeadOutputs, ask, fit_head
 from jaxal.checks import check_batch_size, check_features, check_positive
 from jaxal.chunking import DEFAULT_CHUNK_SIZE
-from jaxal.neighbors import neighbor_indices
+from jaxal.embedding import cluster_embedding
 from jaxal.records import check_path, describe, fingerprint, plain
 from jaxal.select import Strategy, check_options, get_strategy
 from jaxal.state import ActiveState, cancel, load, relabel, save, skip, start, tell
@@ -51,7 +51,7 @@ def run(
     path: str | Path | None = None,
     evaluate: Evaluate | None = None,
     head: HeadConfig = LINEAR,
-    neighbors: ArrayLike | None = None,
+    embedding: ArrayLike | None = None,
     options: Mapping[str, Any] | None = None,
     chunk_size: int = DEFAULT_CHUNK_SIZE,
 ) -> ActiveState:
@@ -72,14 +72,14 @@ def run(
       batch_sizes: picks of each round.
       num_classes: number of classes.
       seed: decides everything random.
-      path: where to save, or None. Features, neighbours and arrays among the options must be the
+      path: where to save, or None. Features, embedding and arrays among the options must be the
         same, to the last element, for a run to go on from there; see `jaxal.records.fingerprint`
         for the time that takes. Functions among the options go by their name.
       evaluate: maps the state and its head after a round to metrics for the record. Rounds in the
         file that have none, as of a run made without it, are made up for first.
       head: the head and its training.
-      neighbors: ``[n, k]`` integers, each sample's nearest others; found here, once, 20 of them,
-        where the strategy needs them and none are given.
+      embedding: ``[n, m]`` what clusters are made of; made here, once, by
+        `jaxal.cluster_embedding`, where the strategy needs it and none is given.
       options: keyword options of the strategy.
       chunk_size: rows the head predicts at once; changes no result.
 
@@ -99,13 +99,13 @@ def run(
     settings: dict[str, Any] = {}
     if path is not None:
         path = check_path(path)
-        settings = _settings(strategy, features, num_classes, seed, head, neighbors, options)
+        settings = _settings(strategy, features, num_classes, seed, head, embedding, options)
         if path.exists():
             state = _check_progress(load(path, settings), sizes, path)
     if state.round < len(sizes):
         _check_oracle(oracle)
-        if neighbors is None and "neighbors" in strategy.needs:
-            neighbors = neighbor_indices(features)
+        if embedding is None and "embedding" in strategy.needs:
+            embedding = cluster_embedding(features)
     fields = strategy.needs & HEAD_FIELDS
     learn = functools.partial(fit_head, features=features, head=head, chunk_size=chunk_size)
     for index, record in enumerate(state.history[: state.round]):
@@ -121,7 +121,7 @@ def run(
             sizes[state.round],
             outputs=outputs,
             head=head,
-            neighbors=neighbors,
+            embedding=embedding,
             options=options,
             chunk_size=chunk_size,
         )
@@ -173,7 +173,7 @@ def _settings(
     num_classes: int,
     seed: int,
     head: HeadConfig,
-    neighbors: ArrayLike | None,
+    embedding: ArrayLike | None,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Collect what the picks depend on; batch sizes stay out so that a run can be lengthened."""
@@ -183,7 +183,7 @@ def _settings(
         "num_classes": num_classes,
         "seed": seed,
         "head": head,
-        "neighbors": None if neighbors is None else fingerprint(neighbors),
+        "embedding": None if embedding is None else fingerprint(embedding),
         "options": {
             name: fingerprint(value) if isinstance(value, np.ndarray | jax.Array) else value
             for name, value in options.items()

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 
 from jaxal.checks import check_batch_size, check_indices
 from jaxal.chunking import DEFAULT_CHUNK_SIZE
-from jaxal.neighbors import neighbor_indices
+from jaxal.embedding import cluster_embedding
 from jaxal.records import plain
 from jaxal.select import RANDOM, Pool, Strategy, check_options, get_strategy
 from jaxal.state import ActiveState, cancel, load, relabel, save, skip, start, tell
@@ -115,7 +115,7 @@ def ask(
     *,
     outputs: HeadOutputs | None = None,
     head: HeadConfig = LINEAR,
-    neighbors: ArrayLike | None = None,
+    embedding: ArrayLike | None = None,
     options: Mapping[str, Any] | None = None,
     chunk_size: int = DEFAULT_CHUNK_SIZE,
 ) -> tuple[ActiveState, np.ndarray, Any]:
@@ -128,7 +128,7 @@ def ask(
     Asked again before `tell`, it gives the pending samples again, with None for the Info.
 
     Skipped samples are cut out of the pool that the strategy sees, which then holds a copy of the
-    features; where one is among the neighbours of another sample, that one itself takes its place.
+    features.
 
     Args:
       state: where the run stands.
@@ -137,9 +137,9 @@ def ask(
       batch_size: how many, at most what is left.
       outputs: from `fit_head` at this state; trained here where the strategy needs and lacks it.
       head: the head to train, where none is given.
-      neighbors: ``[n, k]`` integers, each sample's nearest others, for strategies that need them;
-        by default they are found here. Pass ``jaxal.neighbor_indices(features)``, which is the
-        same, to save the time each round.
+      embedding: ``[n, m]`` what clusters are made of, for strategies that need it; by default it
+        is made here. Pass ``jaxal.cluster_embedding(features)``, which is the same, to save the
+        time each round.
       options: keyword options of the strategy.
       chunk_size: rows the head predicts at once; changes no result.
 
@@ -175,8 +175,8 @@ def ask(
         outputs = fit_head(state, features, head=head, fields=fields, chunk_size=chunk_size)
     if cold and not strategy.cold_start:
         strategy, options = RANDOM, {}
-    if neighbors is None and "neighbors" in strategy.needs:
-        neighbors = neighbor_indices(features)
+    if embedding is None and "embedding" in strategy.needs:
+        embedding = cluster_embedding(features)
     pool = Pool(
         features,
         state.num_classes,
@@ -184,7 +184,7 @@ def ask(
         state.labels,
         probs=outputs.probs if outputs else None,
         hidden=outputs.hidden if outputs else None,
-        neighbors=neighbors,
+        embedding=embedding,
     )
     rows = np.arange(state.pool_size)
     if len(state.excluded):
@@ -218,22 +218,19 @@ def _without(pool: Pool, excluded: np.ndarray) -> tuple[Pool, np.ndarray]:
     position = np.full(n, -1)
     position[rows] = np.arange(len(rows))
 
+    if pool.embedding is not None and np.shape(pool.embedding)[:1] != (n,):
+        found = np.shape(pool.embedding)
+        raise ValueError(f"embedding: expected a matrix [{n}, m], found shape {found}")
+
     def cut(x: Any) -> Any:
         return x if x is None else x[rows] if isinstance(x, jax.Array) else np.asanyarray(x)[rows]
 
-    neighbors = pool.neighbors
-    if neighbors is not None:
-        if np.ndim(neighbors) != 2 or np.shape(neighbors)[0] != n:
-            raise ValueError(f"neighbors: expected [{n}, k], found shape {np.shape(neighbors)}")
-        check_indices(np.ravel(neighbors), n, "neighbors", unique=False)
-        neighbors = position[np.asarray(cut(neighbors))]
-        neighbors = np.where(neighbors < 0, np.arange(len(rows))[:, None], neighbors)
     left = pool._replace(
         features=cut(pool.features),
         labeled=position[np.asarray(pool.labeled)],
         probs=cut(pool.probs),
         hidden=cut(pool.hidden),
-        neighbors=neighbors,
+        embedding=cut(pool.embedding),
     )
     return left, rows
 

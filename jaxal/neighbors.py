@@ -1,4 +1,4 @@
-"""Exact nearest neighbours of a pool, and what is made of them: smoothing and typicality."""
+"""Exact nearest neighbours of a pool."""
 
 import functools
 from typing import Literal, NamedTuple
@@ -17,9 +17,6 @@ __all__ = [
     "Neighbors",
     "nearest_neighbors",
     "neighbor_indices",
-    "smooth",
-    "smooth_features",
-    "typicality",
 ]
 
 _CHUNK_SIZE = 1024
@@ -122,85 +119,6 @@ def neighbor_indices(x: ArrayLike, num_neighbors: int = 20) -> np.ndarray:
     return np.asarray(nearest_neighbors(x, found).indices)
 
 
-def smooth(x: ArrayLike, neighbors: ArrayLike, *, chunk_size: int = _CHUNK_SIZE) -> jax.Array:
-    """Average each normalised row with its neighbours.
-
-    Holds ``O(chunk_size · k · d + n · d)``.
-
-    Args:
-      x: ``[n, d]`` features of any real dtype.
-      neighbors: ``[n, k]`` the indices of each row's neighbours, as in `Neighbors`.
-      chunk_size: rows averaged at once; changes no result.
-
-    Returns:
-      ``[n, d]`` float32 rows of length 1: the mean of the row and its ``k`` neighbours, all of
-      length 1, normalised. A mean of zero stays zero.
-
-    Raises:
-      ValueError: features that are no matrix of finite numbers, or indices that are not ``[n, k]``
-        integers of 0..n-1.
-    """
-    x = check_features(x, "x")
-    n, _ = np.shape(x)
-    check_positive(chunk_size, "chunk_size")
-    indices = np.asarray(neighbors)
-    if indices.ndim != 2 or len(indices) != n or not np.issubdtype(indices.dtype, np.integer):
-        raise ValueError(
-            f"neighbors: expected integers of shape [{n}, k], "
-            f"found {indices.dtype} of shape {indices.shape}"
-        )
-    if indices.size and not (0 <= indices.min() and indices.max() < n):
-        raise ValueError(
-            f"neighbors: expected indices in 0..{n - 1}, found {indices.min()}..{indices.max()}"
-        )
-    points = unit_rows(x)
-    return map_rows(
-        functools.partial(_mean_direction, points), points, indices, chunk_size=chunk_size
-    )
-
-
-def smooth_features(
-    x: ArrayLike, num_neighbors: int = 20, *, chunk_size: int = _CHUNK_SIZE
-) -> jax.Array:
-    """Average each normalised row with its nearest rows by cosine.
-
-    Args:
-      x: ``[n, d]`` features of any real dtype.
-      num_neighbors: neighbours in each mean, fewer than ``n``.
-      chunk_size: rows held at once.
-
-    Returns:
-      ``[n, d]`` float32 as `smooth`.
-
-    Raises:
-      ValueError: features that are no matrix of finite numbers, or too many neighbours.
-    """
-    found = nearest_neighbors(x, num_neighbors, chunk_size=chunk_size)
-    return smooth(x, found.indices, chunk_size=chunk_size)
-
-
-def typicality(
-    x: ArrayLike, num_neighbors: int = 20, *, chunk_size: int = _CHUNK_SIZE
-) -> jax.Array:
-    """Rate how densely the pool lies around each row (TypiClust, arXiv 2202.02794, section 3.1).
-
-    Args:
-      x: ``[n, d]`` features of any real dtype; normalised here.
-      num_neighbors: neighbours that are averaged over, fewer than ``n``.
-      chunk_size: rows held at once.
-
-    Returns:
-      ``[n]`` float32, 1 / mean Euclidean distance to the nearest rows; at most 1e6, which is the
-      value of a row with enough duplicates.
-
-    Raises:
-      ValueError: features that are no matrix of finite numbers, or too many neighbours.
-    """
-    points = unit_rows(check_features(x, "x"))
-    found = nearest_neighbors(points, num_neighbors, metric="euclidean", chunk_size=chunk_size)
-    return 1 / jnp.maximum(found.distances.mean(1), _DISTANCE_FLOOR)
-
-
 @functools.partial(jax.jit, static_argnames=("k", "metric"))
 def _search(
     points: jax.Array,
@@ -244,8 +162,3 @@ def _largest(scores: jax.Array, k: int) -> jax.Array:
     members = jnp.take_along_axis(grouped, groups[:, :, None], axis=1).reshape(rows, -1)
     _, position = lax.top_k(members, k)
     return jnp.take_along_axis(groups, position // _GROUP, axis=1) * _GROUP + position % _GROUP
-
-
-@jax.jit
-def _mean_direction(points: jax.Array, rows: jax.Array, neighbors: jax.Array) -> jax.Array:
-    return unit_rows(rows + points[neighbors].sum(1))

@@ -6,8 +6,8 @@ are floor((labelled + batch) / 2) of them, up to a cap (the paper's). The estima
 where a cluster mixes classes and where one class is cut in several clusters; how the clusters are
 refined against that is an option here, because the paper does not settle it:
 
-* the features are first averaged over each sample's nearest neighbours (ours: it makes the clusters
-  purer, see `jaxal.neighbors.smooth_features`, and is what matters most);
+* a diffusion map of the features is clustered in their place (ours: it makes the clusters purer,
+  see `jaxal.embedding`, and is what matters most);
 * ``seeded`` starts the clusters at the labelled classes (constrained-seed k-means);
 * ``split`` cuts the clusters with the largest disagreement of labels or predictions in two;
 * ``merge`` counts clusters whose labelled samples all share one class as one.
@@ -75,7 +75,7 @@ def cluster_pseudo_labels(
 
     Args:
       key: random key.
-      features: ``[n, d]`` float, what is clustered; L2-normalise (and smooth) them first.
+      features: ``[n, d]`` float, what is clustered; such as `jaxal.cluster_embedding`.
       num_clusters: clusters wanted; no more than there are samples are made, and with ``seeded``
         and ``split`` no fewer than there are labelled classes.
       labeled: ``[l]`` integers, labelled pool rows.

@@ -4,9 +4,14 @@ The objective (NTKCPL, arXiv 2306.04099, its selection rule): pick the candidate
 prediction of the retrained head disagrees least, over the whole pool, with the pseudo-labels c:
 
     zero-one:  sum_x w(x) 1[argmax F'(x) != c(x)]        the paper's
-    squared:   sum_x w(x) |F'(x) - onehot(c(x))|^2       ours: smooth where labels are few
+    squared:   sum_x w(x) |F'(x) - s onehot(c(x))|^2     ours: smooth where labels are few
 
-Squared risk. With E = F - Y, R the residual kernel, p = R[x',x'] + ridge and d = y' - F[x'],
+The scale s says what a prediction is worth. Against none (F = 0, where no label reaches), a right
+one gains 2s - 1 and a wrong one loses 1, so the first label of a group that is cut into 2s clusters
+or more gains nothing: right for one of them, wrong for the others. With s = 1 whole groups would
+stay unlabelled where there are more clusters than groups.
+
+Squared risk. With E = F - s Y, R the residual kernel, p = R[x',x'] + ridge and d = y' - F[x'],
 
     risk(x') = |E|^2 + 2/p <R[:,x']^T E, d> + |R[:,x']|^2 |d|^2 / p^2
 
@@ -39,8 +44,9 @@ __all__ = ["GreedyInfo", "greedy", "zero_one_risk"]
 class GreedyInfo(NamedTuple):
     """What a greedy selection saw, one entry a pick."""
 
-    squared_risk: jax.Array  # [b] float: weighted mean squared error to the pseudo-labels after it
+    squared_risk: jax.Array  # [b] float: weighted squared error to the scaled targets after it
     zero_one_risk: jax.Array  # [b] float in [0, 1]: weighted share of disagreement after it
+    disagreement: jax.Array  # [b] float in [0, 1]: share of the pool that disagrees after it
     evaluated: jax.Array  # [b] int32: candidates whose zero-one risk was evaluated for it
     slack: jax.Array  # [b] float >= 0: how much less the zero-one risk of another may be; 0: exact
 
@@ -63,6 +69,7 @@ def greedy(
     *,
     batch_size: int,
     risk: Literal["squared", "zero_one"] = "squared",
+    target_scale: float = 1.0,
     max_evaluations: int | None = None,
 ) -> tuple[jax.Array, GreedyInfo, Posterior]:
     """Pick candidates one at a time, each by the least risk after it is added.
@@ -76,6 +83,7 @@ def greedy(
       available: ``[m]`` bool, candidates that may be picked; at least ``batch_size`` of them.
       batch_size: number of picks.
       risk: which risk chooses.
+      target_scale: s of the squared risk, 1 or more.
       max_evaluations: with ``zero_one``, how many candidates are evaluated a pick at the most (in
         blocks of 16); None is as many as exactness takes.
 
@@ -89,6 +97,8 @@ def greedy(
     check_positive(batch_size, "batch_size")
     if risk not in ("squared", "zero_one"):
         raise ValueError(f"risk: expected 'squared' or 'zero_one', found {risk!r}")
+    if not (is_traced(target_scale) or 1 <= target_scale < np.inf):
+        raise ValueError(f"target_scale: expected a number of 1 or more, found {target_scale}")
     if max_evaluations is not None:
         check_positive(max_evaluations, "max_evaluations")
     _check_state(state, batch_size)
@@ -99,6 +109,7 @@ def greedy(
         jnp.asarray(pseudo_labels),
         jnp.asarray(weights, state.mean.dtype),
         jnp.asarray(available),
+        jnp.asarray(target_scale, state.mean.dtype),
         batch_size=batch_size,
         risk=risk,
         max_evaluations=max_evaluations,
@@ -142,6 +153,7 @@ def _greedy(
     pseudo_labels: jax.Array,
     weights: jax.Array,
     available: jax.Array,
+    target_scale: jax.Array,
     *,
     batch_size: int,
     risk: str,
@@ -149,6 +161,8 @@ def _greedy(
 ) -> tuple[jax.Array, GreedyInfo, Posterior]:
     onehot = jax.nn.one_hot(pseudo_labels, state.mean.shape[1], dtype=state.mean.dtype)
     targets = onehot[state.rows]
+    wanted = target_scale * onehot
+    uniform = jnp.full_like(weights, 1 / len(weights))
 
     def body(i: jax.Array, carry: tuple) -> tuple:
         state, scores, open_, picks, info = carry
@@ -159,9 +173,13 @@ def _greedy(
             )
         else:
             column, evaluated, slack = jnp.argmin(risks), jnp.int32(0), jnp.zeros((), risks.dtype)
-        state, scores = _advance(state, scores, column, targets[column], onehot, weights)
+        state, scores = _advance(state, scores, column, targets[column], wanted, weights)
         seen = GreedyInfo(
-            scores.total, _zero_one_risk(state.mean, pseudo_labels, weights), evaluated, slack
+            scores.total,
+            _zero_one_risk(state.mean, pseudo_labels, weights),
+            _zero_one_risk(state.mean, pseudo_labels, uniform),
+            evaluated,
+            slack,
         )
         info = jax.tree.map(lambda all_, one: all_.at[i].set(one), info, seen)
         picks = picks.at[i].set(column.astype(jnp.int32))
@@ -171,10 +189,10 @@ def _greedy(
     integers = jnp.zeros(batch_size, jnp.int32)
     start = (
         state,
-        _start(state, onehot, weights),
+        _start(state, targets, wanted, weights),
         available,
         integers,
-        GreedyInfo(empty, empty, integers, empty),
+        GreedyInfo(empty, empty, empty, integers, empty),
     )
     state, _, _, picks, info = jax.lax.fori_loop(0, batch_size, body, start)
     return picks, info, state
@@ -295,15 +313,15 @@ def _zero_one_bounds(
     return jnp.sum(wrong) + jax.lax.map(bound, columns, batch_size=128)
 
 
-def _start(state: Posterior, onehot: jax.Array, weights: jax.Array) -> _Scores:
+def _start(state: Posterior, targets: jax.Array, wanted: jax.Array, weights: jax.Array) -> _Scores:
     residual, rows = state.residual, state.rows
-    error = state.mean - onehot
+    error = state.mean - wanted
     weighted = weights[:, None] * error
     return _Scores(
         cross=residual.T @ weighted,
         norm=jnp.einsum("nm,nm,n->m", residual, residual, weights),
         diagonal=residual[rows, jnp.arange(rows.shape[0])],
-        gap=(onehot - state.mean)[rows],
+        gap=targets - state.mean[rows],
         total=jnp.sum(weighted * error),
     )
 
@@ -313,7 +331,7 @@ def _advance(
     scores: _Scores,
     column: jax.Array,
     target: jax.Array,
-    onehot: jax.Array,
+    wanted: jax.Array,
     weights: jax.Array,
 ) -> tuple[Posterior, _Scores]:
     """Commit a candidate and bring the scores up to date."""
@@ -326,7 +344,7 @@ def _advance(
     weighted = weights * gain
     product = weighted @ state.residual - state.factor[state.rows] @ (weighted @ state.factor)
     energy = weighted @ gain
-    drift = weighted @ (state.mean - onehot)
+    drift = weighted @ (state.mean - wanted)
     scores = _Scores(
         cross=scores.cross
         + product[:, None] * gap

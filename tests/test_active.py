@@ -5,7 +5,7 @@ import pytest
 
 from jaxal import active
 from jaxal.active import ask, fit_head, run, skip, start, tell
-from jaxal.neighbors import neighbor_indices
+from jaxal.embedding import cluster_embedding
 from jaxal.select import STRATEGIES, Strategy, get_strategy, unlabeled
 from jaxal.train.head import LINEAR, HeadConfig, predict_probs, train_head
 
@@ -207,9 +207,9 @@ def test_kernels_of_ones_own_are_saved_by_name(data, tmp_path):
         go(data, "ntkcpl", path=path, options={**options, "kernel": lambda a, b: a @ b.T})
 
 
-def test_ask_finds_the_neighbors_that_run_finds(data):
+def test_ask_makes_the_embedding_that_run_makes(data):
     x, _ = data
-    given = ask(start(80, 3, seed=1), "ntkcpl", x, 6, neighbors=neighbor_indices(x))[1]
+    given = ask(start(80, 3, seed=1), "ntkcpl", x, 6, embedding=cluster_embedding(x))[1]
     found = ask(start(80, 3, seed=1), "ntkcpl", x, 6)[1]
     assert found.tolist() == given.tolist() == picks_of(go(data, "ntkcpl", [6]))[0]
 
@@ -222,15 +222,12 @@ def test_skipped_samples_are_as_good_as_absent(data, strategy):
     labeled = rest[::9]
     where = {"labeled": labeled, "labels": y[labeled]}
     state = skip(start(80, 3, seed=1, **where), odd)
-    near = neighbor_indices(x)
-    state, first, _ = ask(state, strategy, x, 6, head=HEAD, neighbors=near)
+    embedding = cluster_embedding(x)
+    state, first, _ = ask(state, strategy, x, 6, head=HEAD, embedding=embedding)
     assert not np.isin(first, [*odd, *labeled]).any()
-    # The same pool without these rows; a sample stands in for its skipped neighbours.
-    place = np.full(80, -1)
-    place[rest] = np.arange(len(rest))
-    near = np.where(place[near[rest]] < 0, np.arange(len(rest))[:, None], place[near[rest]])
-    small = start(len(rest), 3, seed=1, labeled=place[labeled], labels=y[labeled])
-    _, alone, _ = ask(small, strategy, x[rest], 6, head=HEAD, neighbors=near)
+    where["labeled"] = np.searchsorted(rest, labeled)
+    small = start(len(rest), 3, seed=1, **where)
+    _, alone, _ = ask(small, strategy, x[rest], 6, head=HEAD, embedding=embedding[rest])
     assert first.tolist() == rest[alone].tolist()
     state = tell(state, y[first])
     with pytest.raises(ValueError, match=f"batch_size: expected at most {55 - len(labeled) - 6}"):
@@ -254,11 +251,11 @@ def test_skipping_pending_samples(data):
     assert not np.isin(others, picks).any()
 
 
-def test_neighbors_of_no_use_are_refused(data):
+def test_an_embedding_of_no_use_is_refused(data):
     state = skip(start(80, 3, seed=0), [3])
-    for near in (np.zeros((80, 2), int) - 1, np.zeros((80, 2), int) + 80, np.zeros((79, 2), int)):
-        with pytest.raises(ValueError, match="neighbors: expected"):
-            ask(state, "ntkcpl", data[0], 4, neighbors=near)
+    for embedding in (np.ones((79, 2)), np.ones(80), np.full((80, 2), np.nan)):
+        with pytest.raises(ValueError, match="embedding: "):
+            ask(state, "ntkcpl", data[0], 4, embedding=embedding)
 
 
 def test_starting_from_labels(data):
@@ -272,16 +269,15 @@ def test_starting_from_labels(data):
     assert tell(state, y[picks]).history[0]["num_labeled"] == 14
 
 
-def test_neighbors_are_found_once_for_who_needs_them(data):
+def test_the_embedding_is_made_once_for_who_needs_it(data):
     seen = []
 
     def select(key, pool, *, batch_size):
-        seen.append(pool.neighbors)
+        seen.append(pool.embedding)
         return unlabeled(pool)[:batch_size], ()
 
-    go(data, Strategy("probe", select, needs=frozenset({"neighbors"}), cold_start=True))
-    assert seen[0].shape == (80, 20) and all(found is seen[0] for found in seen)
-    assert (seen[0] != np.arange(80)[:, None]).all()
+    go(data, Strategy("probe", select, needs=frozenset({"embedding"}), cold_start=True))
+    assert seen[0].shape == (80, 80) and all(found is seen[0] for found in seen)
 
 
 def test_ask_and_tell(data):

@@ -5,9 +5,6 @@ from sklearn.neighbors import NearestNeighbors
 from jaxal.neighbors import (
     nearest_neighbors,
     neighbor_indices,
-    smooth,
-    smooth_features,
-    typicality,
 )
 
 
@@ -126,47 +123,6 @@ def test_chunks_change_nothing(chunk_size):
     whole = nearest_neighbors(x, 5, chunk_size=150)
     found = nearest_neighbors(x, 5, chunk_size=chunk_size)
     np.testing.assert_array_equal(found.indices, whole.indices)
-    np.testing.assert_allclose(
-        smooth_features(x, 5, chunk_size=chunk_size), smooth_features(x, 5), atol=1e-6
-    )
-
-
-def _dense_smooth(x, k):
-    unit = _unit(x)
-    similarity = unit @ unit.T
-    np.fill_diagonal(similarity, -np.inf)
-    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-    return _unit((unit + unit[nearest].sum(1)) / (k + 1))
-
-
-def test_smooth_features_agrees_with_the_dense_reference():
-    x = _points(300)
-    found = smooth_features(x)
-    np.testing.assert_allclose(found, _dense_smooth(x, 20), atol=1e-5)
-    given = smooth(x, nearest_neighbors(x, 20).indices)
-    np.testing.assert_array_equal(found, given)
-
-
-def test_smooth_keeps_zeros_and_scales():
-    assert (np.asarray(smooth_features(np.zeros((9, 3)), 4)) == 0).all()
-    x = _points(50)
-    scale = np.float32(10.0) ** np.arange(-25, 25, dtype=np.float32)[:, None]
-    np.testing.assert_allclose(smooth_features(x * scale, 5), smooth_features(x, 5), atol=1e-5)
-    opposite = np.array([[1.0, 0.0], [-1.0, 0.0]])
-    np.testing.assert_array_equal(smooth(opposite, np.array([[1], [0]])), 0)
-
-
-def test_typicality_agrees_with_the_dense_reference():
-    x = _points(300) * np.random.default_rng(1).uniform(0.1, 9, (300, 1))
-    unit = _unit(x)
-    distance = np.sort(np.linalg.norm(unit[:, None] - unit, axis=2), axis=1)[:, 1:21]
-    np.testing.assert_allclose(typicality(x), 1 / distance.mean(1), rtol=1e-4)
-
-
-def test_typicality_of_duplicates_is_finite():
-    found = np.asarray(typicality(np.ones((30, 3)), 5))
-    np.testing.assert_allclose(found, 1e6, rtol=1e-5)
-    assert np.isfinite(found**4).all()
 
 
 @pytest.mark.parametrize(
@@ -186,15 +142,3 @@ def test_errors(change, message):
     arguments = {"x": np.eye(10, 3), "num_neighbors": 3} | change
     with pytest.raises(ValueError, match=message):
         nearest_neighbors(**arguments)
-
-
-def test_errors_of_smooth_and_typicality():
-    x = np.eye(10, 3)
-    with pytest.raises(ValueError, match="num_neighbors: expected at most 9"):
-        smooth_features(x)
-    with pytest.raises(ValueError, match="num_neighbors: expected at most 9"):
-        typicality(x)
-    with pytest.raises(ValueError, match="neighbors: expected integers of shape"):
-        smooth(x, np.zeros((9, 2), int))
-    with pytest.raises(ValueError, match="neighbors: expected indices in"):
-        smooth(x, np.full((10, 2), 10))

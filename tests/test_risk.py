@@ -25,8 +25,9 @@ def refit(kernel, labeled, targets):
     return kernel[:, labeled] @ np.linalg.solve(block, targets[labeled])
 
 
-def squared(prediction, labels, weights):
-    return (weights * ((prediction - np.eye(prediction.shape[1])[labels]) ** 2).sum(1)).sum()
+def squared(prediction, labels, weights, scale=1.0):
+    wanted = scale * np.eye(prediction.shape[1])[labels]
+    return (weights * ((prediction - wanted) ** 2).sum(1)).sum()
 
 
 def zero_one(prediction, labels, weights):
@@ -68,20 +69,23 @@ def run_greedy(kernel, labels, weights, labeled, rows, batch_size, **options):
 
 
 @pytest.mark.parametrize("num_labeled", [0, 6])
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_squared_risk_picks_equal_brute_force(x64, num_labeled, seed):
+@pytest.mark.parametrize(("seed", "scale"), [(0, 1.0), (1, 1.0), (2, 1.5), (3, 4.0)])
+def test_squared_risk_picks_equal_brute_force(x64, num_labeled, seed, scale):
     kernel, labels, weights, rng = problem(seed=seed)
     order = rng.permutation(40)
     labeled, rows = order[:num_labeled], order[num_labeled:30]
     picks, risks = brute_force(
-        kernel, labels, weights, labeled, rows, 12, lambda *seen: (squared(*seen),)
+        kernel, labels, weights, labeled, rows, 12, lambda *seen: (squared(*seen, scale),)
     )
-    columns, info, state = run_greedy(kernel, labels, weights, labeled, rows, 12)
+    columns, info, state = run_greedy(
+        kernel, labels, weights, labeled, rows, 12, target_scale=scale
+    )
     assert list(rows[columns]) == picks
     np.testing.assert_allclose(info.squared_risk, risks, atol=1e-9)
     final = refit(kernel, [*labeled, *picks], np.eye(4)[labels])
     np.testing.assert_allclose(state.mean, final, atol=1e-9)
     np.testing.assert_allclose(info.zero_one_risk[-1], zero_one(final, labels, weights))
+    np.testing.assert_allclose(info.disagreement[-1], zero_one(final, labels, 1 / 40))
 
 
 @pytest.mark.parametrize("num_labeled", [0, 6])

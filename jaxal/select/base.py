@@ -26,7 +26,7 @@ class Pool(NamedTuple):
     labels: ArrayLike  # [l] int, their classes
     probs: ArrayLike | None = None  # [n, num_classes] of the head trained on the labelled rows
     hidden: ArrayLike | None = None  # [n, h] that head's last hidden activations
-    neighbors: ArrayLike | None = None  # [n, k] int, each row's nearest others by the features
+    embedding: ArrayLike | None = None  # [n, m] what clusters are made of
 
 
 class Strategy(NamedTuple):
@@ -34,14 +34,14 @@ class Strategy(NamedTuple):
 
     name: str
     select: Callable[..., tuple[Any, Any]]  # (key, pool, *, batch_size, **options) -> (picks, Info)
-    needs: frozenset[str] = frozenset()  # of "probs", "hidden", "neighbors"
+    needs: frozenset[str] = frozenset()  # of "probs", "hidden", "embedding"
     cold_start: bool = False  # can choose while nothing is labelled
 
 
 _MAKERS = {
     "probs": "train a head first",
     "hidden": "train a head first",
-    "neighbors": "see jaxal.neighbors.neighbor_indices",
+    "embedding": "see jaxal.cluster_embedding",
 }
 
 
@@ -53,7 +53,7 @@ def check_pool(
     Args:
       pool: what the strategy was given.
       batch_size: how many samples are asked for.
-      needs: fields whose values are read: "features", "probs", "hidden", "neighbors"; each must be
+      needs: fields whose values are read: "features", "probs", "hidden", "embedding"; each must be
         there and finite. The others are not looked at, except for the shape of the features.
       name: the strategy's name, for errors.
 
@@ -74,12 +74,7 @@ def check_pool(
         value = getattr(pool, field)
         if value is None:
             raise ValueError(f"{name} needs pool.{field}: {_MAKERS[field]}")
-        if field != "neighbors":  # whose indices are checked where they are used
-            check_features(value, f"pool.{field}")
-        if np.ndim(value) != 2:
-            raise ValueError(
-                f"pool.{field}: expected a matrix [n, k], found shape {np.shape(value)}"
-            )
+        check_features(value, f"pool.{field}")
         rows, columns = np.shape(value)
         if rows != shape[0]:
             raise ValueError(

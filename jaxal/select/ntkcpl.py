@@ -7,43 +7,42 @@ least risk over the whole pool is picked, one at a time, until the batch is full
 
 The paper's are: that objective, the kernel of a randomly initialised head on un-normalised frozen
 features, clusters as targets also of the labelled samples, the number of clusters, the two feature
-choices ``self`` and ``al``. Ours, each a parameter: clustering neighbour-smoothed features together
-with the head's probabilities, the squared risk, the pool's weights, the candidates' number, the
-kernel's width, scale and ridge. ``benchmarks/NOTES.md`` has what was tried.
+choices ``self`` and ``al``. Ours, each a parameter: clusters of a diffusion map, the squared risk
+and its scale, the pool's weights, the candidates' number, the kernel's width, scale and ridge.
+``benchmarks/NOTES.md`` has what was tried.
 """
 
+import functools
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxal.checks import check_features, check_positive
+from jaxal.checks import check_positive
 from jaxal.kernels.dense import dense_ntk, init_dense_layers
-from jaxal.neighbors import smooth, typicality
-from jaxal.pseudolabels import (
-    Refinement,
-    cluster_pseudo_labels,
-    num_clusters,
-)
-from jaxal.regression import posterior
+from jaxal.pseudolabels import PseudoLabels, Refinement, cluster_pseudo_labels, num_clusters
+from jaxal.regression import Posterior, posterior
 from jaxal.risk import greedy
+from jaxal.scaling import range_scale, unit_rows
 from jaxal.select.base import Pool, Strategy, check_pool, unlabeled
 from jaxal.select.margin import margins
 
-__all__ = ["NTKCPL", "NTKCPLInfo", "head_kernel", "pool_weights", "select"]
+__all__ = ["NTKCPL", "NTKCPL_AL", "NTKCPLInfo", "head_kernel", "pool_weights", "select"]
 
 Kernel = Callable[[ArrayLike, ArrayLike], jax.Array]
-Weighting = Literal["uniform", "typicality", "uncertainty"]
+ClusterFeatures = Literal["embedding", "self", "al"]
+Weighting = Literal["uniform", "uncertainty"]
+Risk = Literal["squared", "zero_one"]
 
 
 class NTKCPLInfo(NamedTuple):
     """What a round of NTKCPL saw."""
 
     risk: np.ndarray  # [b] share of the pool whose prediction misses its pseudo-label, per pick
-    squared_risk: np.ndarray  # [b] mean squared error to the pseudo-labels, weighted, per pick
+    squared_risk: np.ndarray  # [b] weighted squared error to the scaled pseudo-labels, per pick
     num_clusters: int
     purity: float  # of the clusters, estimated on the labelled samples; NaN if there are none
     num_candidates: int
@@ -79,15 +78,14 @@ def select(
     pool: Pool,
     *,
     batch_size: int,
-    cluster_features: Literal["self", "al"] = "self",
-    smoothing: bool = True,
-    probs_weight: float = 0.5,
+    cluster_features: ClusterFeatures = "embedding",
     num_restarts: int = 5,
     max_clusters: int = 100,
     refinement: Refinement = "none",
     merge: bool = False,
     weighting: Weighting = "uncertainty",
-    risk: Literal["squared", "zero_one"] = "squared",
+    risk: Risk = "squared",
+    target_scale: float = 2.0,
     max_evaluations: int | None = None,
     num_candidates: int | None = 4000,
     kernel: Kernel | None = None,
@@ -103,21 +101,18 @@ def select(
 
     Args:
       key: random key: of the clusters and of the candidates.
-      pool: features, what is labelled (nothing need be yet), and what the options below read:
-        ``neighbors``, ``hidden``, ``probs``.
+      pool: features, what is labelled (nothing need be yet), and what the options below read.
       batch_size: samples to pick.
-      cluster_features: what is clustered once a head is trained: ``"self"`` the self-supervised
-        features, ``"al"`` the head's hidden activations.
-      smoothing: cluster features averaged over each sample's ``pool.neighbors``.
-      probs_weight: length of the head's class probabilities, as a unit vector of their square
-        roots (smoothed likewise), beside the unit features that are clustered: clusters then stop
-        at the head's boundaries. Zero leaves them out, as the paper does.
+      cluster_features: what is clustered: ``"embedding"`` is ``pool.embedding`` as it is;
+        ``"self"`` the unit features (the paper's); ``"al"`` the same until a head is trained, and
+        then its unit hidden activations ``pool.hidden`` (the paper's).
       num_restarts: restarts of k-means.
-      max_clusters: the cap on the number of clusters.
+      max_clusters: the cap on the number of clusters, at least 2.
       refinement: how the labels refine the clusters; see `cluster_pseudo_labels`.
       merge: count clusters whose labelled samples share one class as one.
       weighting: weight of each pool sample in the risk; see `pool_weights`.
       risk: the risk that chooses; see `jaxal.risk`.
+      target_scale: what a right prediction is worth in the squared risk; see `jaxal.risk`.
       max_evaluations: candidates whose zero-one risk is evaluated a pick; all it takes if None.
       num_candidates: unlabelled samples drawn by key that may be picked; all of them if None. At
         least ``batch_size`` are drawn.
@@ -132,34 +127,27 @@ def select(
       ``[batch_size]`` int64 pool rows in the order picked, and what was seen.
 
     Raises:
-      ValueError: malformed or missing fields, a batch beyond what is left, options out of range.
+      ValueError: malformed or missing fields, a batch beyond what is left, options out of range, a
+        kernel that gives another shape or NaN.
     """
-    _check_options(cluster_features, weighting, risk)
-    for name, value, least in (
-        ("ridge", ridge, "above 0"),
-        ("feature_scale", feature_scale, "above 0"),
-        ("probs_weight", probs_weight, "of 0 or more"),
-    ):
-        if not (0 < value < np.inf or (value == 0 and least != "above 0")):
-            raise ValueError(f"{name}: expected a number {least}, found {value}")
-    has_labels = np.size(pool.labeled) > 0
+    _check_options(
+        cluster_features, weighting, risk, refinement, merge, kernel, feature_scale, ridge
+    )
     needs = {"features"}
-    if smoothing:
-        needs.add("neighbors")
-    if has_labels and cluster_features == "al":
-        needs.add("hidden")
-    if has_labels and (weighting == "uncertainty" or probs_weight > 0):
-        needs.add("probs")
+    if cluster_features == "embedding":
+        needs.add("embedding")
+    if np.size(pool.labeled):
+        needs |= {"hidden"} if cluster_features == "al" else set()
+        needs |= {"probs"} if weighting == "uncertainty" or refinement == "split" else set()
     pool = check_pool(pool, batch_size, needs, "ntkcpl")
-    labeled = np.asarray(pool.labeled)
     cluster_key, candidate_key = jax.random.split(key)
-    free = _candidates(candidate_key, pool, batch_size, num_candidates)
-    wanted = num_clusters(labeled.size, batch_size, max_clusters=max_clusters)
+    candidates = _candidates(candidate_key, pool, batch_size, num_candidates)
+    wanted = num_clusters(np.size(pool.labeled), batch_size, max_clusters=max_clusters)
     clusters = cluster_pseudo_labels(
         cluster_key,
-        _cluster_space(pool, cluster_features, smoothing, probs_weight),
+        _cluster_space(pool, cluster_features),
         wanted,
-        labeled=labeled,
+        labeled=pool.labeled,
         labels=pool.labels,
         num_classes=pool.num_classes,
         probs=pool.probs,
@@ -168,45 +156,32 @@ def select(
         min_size=10 if wanted == max_clusters else 50,
         num_restarts=num_restarts,
     )
-
-    features = _scaled(pool.features, feature_scale)
     if kernel is None:
         kernel = head_kernel(
             jax.random.key(kernel_seed),
-            features.shape[1],
+            np.shape(pool.features)[1],
             width=kernel_width,
             chunk_size=chunk_size,
         )
-    columns = kernel(features, features[free])
-    onehot = np.eye(clusters.num_clusters, dtype=np.float32)
-    state = posterior(
-        columns,
-        free,
-        kernel_labeled=kernel(features, features[labeled]) if has_labels else None,
-        labeled=labeled if has_labels else None,
-        targets=onehot[clusters.labels[labeled]] if has_labels else None,
-        num_outputs=clusters.num_clusters,
-        ridge=ridge * float(jnp.mean(columns[free, jnp.arange(free.size)])),
-        capacity=batch_size,
-    )
     picked, seen, _ = greedy(
-        state,
+        _posterior(pool, candidates, clusters, kernel, feature_scale, ridge, batch_size),
         clusters.labels,
         pool_weights(pool, weighting),
-        np.ones(free.size, bool),
+        np.ones(candidates.size, bool),
         batch_size=batch_size,
         risk=risk,
+        target_scale=target_scale,
         max_evaluations=max_evaluations,
     )
     info = NTKCPLInfo(
-        risk=np.asarray(seen.zero_one_risk),
+        risk=np.asarray(seen.disagreement),
         squared_risk=np.asarray(seen.squared_risk),
         num_clusters=clusters.num_clusters,
         purity=clusters.purity,
-        num_candidates=free.size,
+        num_candidates=candidates.size,
         slack=np.asarray(seen.slack),
     )
-    return free[np.asarray(picked)], info
+    return candidates[np.asarray(picked)], info
 
 
 def pool_weights(pool: Pool, weighting: Weighting, *, floor: float = 0.05) -> np.ndarray:
@@ -216,47 +191,97 @@ def pool_weights(pool: Pool, weighting: Weighting, *, floor: float = 0.05) -> np
       pool: the pool.
       weighting: ``"uniform"`` is the paper's; ``"uncertainty"`` is ``max(1 - margin, floor)`` of
         the head's two largest probabilities, uniform while there is no head: what the head is sure
-        of has little risk left to lose; ``"typicality"`` is the inverse mean distance to the 20
-        nearest samples, for pools with many outliers.
+        of has little risk left to lose.
       floor: least weight by uncertainty.
 
     Returns:
       ``[n]`` float32, summing to one.
     """
-    n = np.shape(pool.features)[0]
-    weights = np.ones(n, np.float64)
+    weights = np.ones(np.shape(pool.features)[0], np.float64)
     if weighting == "uncertainty" and pool.probs is not None and np.size(pool.labeled):
         found = np.asarray(margins(jnp.asarray(pool.probs)), np.float64)
         weights = np.maximum(1 - found, floor)
-    elif weighting == "typicality":
-        weights = np.asarray(typicality(pool.features, min(20, n - 1)), np.float64)
     return (weights / weights.sum()).astype(np.float32)
 
 
-def _check_options(cluster_features: str, weighting: str, risk: str) -> None:
-    for name, value, allowed in (
-        ("cluster_features", cluster_features, ("self", "al")),
-        ("weighting", weighting, ("uniform", "typicality", "uncertainty")),
-        ("risk", risk, ("squared", "zero_one")),
+def _check_options(
+    cluster_features: str,
+    weighting: str,
+    risk: str,
+    refinement: str,
+    merge: bool,
+    kernel: Kernel | None,
+    feature_scale: float,
+    ridge: float,
+) -> None:
+    """Check in the first round what only later ones read."""
+    for name, value, kind in (
+        ("cluster_features", cluster_features, ClusterFeatures),
+        ("weighting", weighting, Weighting),
+        ("risk", risk, Risk),
+        ("refinement", refinement, Refinement),
     ):
-        if value not in allowed:
-            raise ValueError(f"{name}: expected one of {', '.join(allowed)}, found {value!r}")
+        if value not in get_args(kind):
+            raise ValueError(
+                f"{name}: expected one of {', '.join(get_args(kind))}, found {value!r}"
+            )
+    if not isinstance(merge, bool | np.bool_):
+        raise ValueError(f"merge: expected True or False, found {merge!r}")
+    if kernel is not None and not callable(kernel):
+        raise ValueError(f"kernel: expected a function of two matrices, found {kernel!r}")
+    for name, number in (("feature_scale", feature_scale), ("ridge", ridge)):
+        if not isinstance(number, int | float | np.number) or not 0 < number < np.inf:
+            raise ValueError(f"{name}: expected a number above 0, found {number!r}")
 
 
-def _cluster_space(
-    pool: Pool, cluster_features: str, smoothing: bool, probs_weight: float
-) -> jax.Array:
-    """Make what is clustered, ``[n, d or d + num_classes]``; `select` checked that it is there."""
-    has_labels = np.size(pool.labeled) > 0
-    embedding = pool.hidden if has_labels and cluster_features == "al" else pool.features
-    parts = [jnp.asarray(embedding)]
-    if has_labels and probs_weight > 0:
-        parts.append(jnp.sqrt(jnp.asarray(pool.probs, jnp.float32)))
-    if smoothing:
-        made = [smooth(x, np.asarray(pool.neighbors)) for x in parts]
-    else:
-        made = [_unit(x) for x in parts]
-    return jnp.concatenate([made[0], *(probs_weight * x for x in made[1:])], axis=1)
+def _cluster_space(pool: Pool, cluster_features: ClusterFeatures) -> ArrayLike:
+    """Choose what is clustered; `select` checked that it is there."""
+    if cluster_features == "embedding":
+        return cast(ArrayLike, pool.embedding)
+    headed = cluster_features == "al" and np.size(pool.labeled)
+    found: jax.Array = unit_rows(cast(ArrayLike, pool.hidden if headed else pool.features))
+    return found
+
+
+def _posterior(
+    pool: Pool,
+    candidates: np.ndarray,
+    clusters: PseudoLabels,
+    kernel: Kernel,
+    feature_scale: float,
+    ridge: float,
+    capacity: int,
+) -> Posterior:
+    """Condition the kernel on the pseudo-labels of what is labelled."""
+    features = _scaled(pool.features, feature_scale)
+    labeled = np.asarray(pool.labeled)
+
+    def columns(rows: np.ndarray) -> jax.Array:
+        found = kernel(features, features[rows])
+        if np.shape(found) != (len(features), len(rows)):
+            raise ValueError(
+                f"kernel: expected {[len(features), len(rows)]} values for so many rows, "
+                f"found shape {np.shape(found)}"
+            )
+        return jnp.asarray(found)
+
+    among = columns(candidates)
+    given: dict[str, Any] = {}
+    if labeled.size:
+        onehot = np.eye(clusters.num_clusters, dtype=np.float32)
+        given = {
+            "kernel_labeled": columns(labeled),
+            "labeled": labeled,
+            "targets": onehot[clusters.labels[labeled]],
+        }
+    return posterior(
+        among,
+        candidates,
+        num_outputs=clusters.num_clusters,
+        ridge=ridge * float(jnp.mean(among[candidates, jnp.arange(candidates.size)])),
+        capacity=capacity,
+        **given,
+    )
 
 
 def _candidates(
@@ -271,24 +296,27 @@ def _candidates(
 
 
 def _distinct(pool: Pool, free: np.ndarray, batch_size: int) -> np.ndarray:
-    """Leave out copies of labelled samples and of earlier ones, while enough are left."""
+    """Leave out copies of labelled samples and of earlier ones, but for the last places."""
     labeled = np.asarray(pool.labeled)
     rows = np.asarray(jnp.asarray(pool.features)[np.concatenate([labeled, free])])
     _, first = np.unique(rows, axis=0, return_index=True)
     kept = free[np.sort(first[first >= labeled.size]) - labeled.size]
-    return kept if kept.size >= batch_size else free
-
-
-def _unit(x: ArrayLike) -> jax.Array:
-    x = jnp.asarray(x, jnp.float32)
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    copies = np.setdiff1d(free, kept)[: max(batch_size - kept.size, 0)]
+    return np.sort(np.concatenate([kept, copies]))
 
 
 def _scaled(x: ArrayLike, scale: float) -> jax.Array:
-    x = jnp.asarray(check_features(x), jnp.float32)
-    return x * (scale / jnp.maximum(jnp.mean(jnp.linalg.norm(x, axis=1)), 1e-12))
+    """Bring features to a mean row norm by one factor; zeros stay."""
+    x = jnp.asarray(x, jnp.float32)
+    x = x * range_scale(x)
+    norm = jnp.mean(jnp.linalg.norm(x, axis=1))
+    return jnp.asarray(x * (scale / jnp.where(norm > 0, norm, 1)))
 
 
-NTKCPL = Strategy(
-    "ntkcpl", select, needs=frozenset({"neighbors", "probs", "hidden"}), cold_start=True
+NTKCPL = Strategy("ntkcpl", select, needs=frozenset({"embedding", "probs"}), cold_start=True)
+NTKCPL_AL = Strategy(
+    "ntkcpl-al",
+    functools.partial(select, cluster_features="al"),
+    needs=frozenset({"hidden", "probs"}),
+    cold_start=True,
 )

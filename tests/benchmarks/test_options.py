@@ -7,11 +7,11 @@ from jaxal.select.ntkcpl import select
 
 
 def test_reads_plain_values():
-    pairs = ["ridge=1e-2", "risk=zero_one", "smoothing=false", "num_candidates=None", "x=a=b"]
+    pairs = ["ridge=1e-2", "risk=zero_one", "merge=false", "num_candidates=None", "x=a=b"]
     assert read_options(pairs, "--option") == {
         "ridge": 0.01,
         "risk": "zero_one",
-        "smoothing": False,
+        "merge": False,
         "num_candidates": None,
         "x": "a=b",
     }
@@ -43,7 +43,7 @@ def test_lists_every_option_with_its_default():
         ({"risk": "cubic"}, "risk: expected one of squared, zero_one, found 'cubic'"),
         ({"kernel_width": 3.0}, "kernel_width: expected a whole number, found 3.0"),
         ({"num_candidates": "all"}, "num_candidates: expected a whole number or none"),
-        ({"smoothing": 1}, "smoothing: expected true or false, found 1"),
+        ({"merge": 1}, "merge: expected true or false, found 1"),
     ],
 )
 def test_refuses_names_and_types(options, match):

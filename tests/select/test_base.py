@@ -38,8 +38,8 @@ def test_first_best_breaks_ties_by_index():
         (POOL._replace(features=X * np.nan), ("features",), "pool.features.*NaN"),
         (POOL, ("probs",), "margin needs pool.probs: train a head first"),
         (POOL, ("hidden",), "margin needs pool.hidden"),
-        (POOL, ("neighbors",), "margin needs pool.neighbors"),
-        (POOL._replace(neighbors=np.zeros(6, int)), ("neighbors",), "neighbors: expected a matrix"),
+        (POOL, ("embedding",), "margin needs pool.embedding"),
+        (POOL._replace(embedding=np.zeros(6)), ("embedding",), "embedding: expected a matrix"),
         (POOL._replace(probs=np.ones((5, 3))), ("probs",), "expected 6 rows"),
         (POOL._replace(probs=np.ones((6, 2))), ("probs",), "expected 3 columns, found 2"),
         (POOL._replace(labeled=[0, 1, 2], labels=[0, 0, 0]), (), "batch_size: expected at most 3"),
@@ -54,12 +54,12 @@ def test_registry():
     for name, strategy in STRATEGIES.items():
         assert get_strategy(name) is strategy
         assert strategy.name == name
-        assert strategy.needs <= {"probs", "hidden", "neighbors"}
+        assert strategy.needs <= {"probs", "hidden", "embedding"}
     with pytest.raises(ValueError, match=r"expected one of .*coreset.*found 'nonsense'"):
         get_strategy("nonsense")
 
 
-@pytest.mark.parametrize("name", ["random", "margin", "entropy", "coreset", "typiclust"])
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
 @pytest.mark.parametrize("batch_size", [1, 17])
 def test_every_strategy_takes_one_and_all_that_is_left(name, batch_size):
     rng = np.random.default_rng(0)
@@ -70,13 +70,13 @@ def test_every_strategy_takes_one_and_all_that_is_left(name, batch_size):
         np.array([0, 1, 1]),
         probs=rng.dirichlet(np.ones(3), 20),
         hidden=rng.normal(size=(20, 5)),
-        neighbors=rng.integers(20, size=(20, 4)),
+        embedding=rng.normal(size=(20, 4)),
     )
     select = get_strategy(name).select
     picks, info = select(jax.random.key(1), pool, batch_size=batch_size)
     assert set(np.asarray(picks).tolist()) <= set(unlabeled(pool).tolist())
     assert len(np.unique(picks)) == batch_size == len(picks)
-    assert all(np.shape(leaf)[0] == batch_size for leaf in jax.tree.leaves(info))
+    assert all(np.shape(leaf)[:1] in ((), (batch_size,)) for leaf in jax.tree.leaves(info))
     again, _ = select(jax.random.key(1), pool, batch_size=batch_size)
     np.testing.assert_array_equal(picks, again)
     with pytest.raises(ValueError, match="batch_size: expected at most 17"):

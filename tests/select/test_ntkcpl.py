@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxal.neighbors import neighbor_indices, smooth
+from jaxal.embedding import cluster_embedding
 from jaxal.pseudolabels import cluster_pseudo_labels
 from jaxal.select import Pool, get_strategy
 from jaxal.select.ntkcpl import head_kernel, pool_weights, select
@@ -22,7 +22,7 @@ def make_pool(n=120, d=6, num_labeled=0, seed=0, k=3):
         classes[labeled],
         probs=rng.dirichlet(np.ones(k), size=n).astype(np.float32),
         hidden=np.abs(rng.normal(size=(n, 4))).astype(np.float32),
-        neighbors=neighbor_indices(x, 5),
+        embedding=cluster_embedding(x, num_neighbors=5),
     )
 
 
@@ -35,10 +35,10 @@ KEY = jax.random.key(3)
     [
         {},
         {"cluster_features": "al"},
-        {"smoothing": False, "weighting": "uniform", "probs_weight": 0.0},
-        {"weighting": "typicality"},
+        {"cluster_features": "self", "weighting": "uniform", "target_scale": 1.0},
         {"refinement": "seeded", "merge": True},
-        {"risk": "zero_one"},
+        {"refinement": "split", "max_clusters": 5},
+        {"risk": "zero_one", "max_evaluations": 16},
         {"num_candidates": 20},
         {"kernel": lambda a, b: np.exp(-((a[:, None] - b[None]) ** 2).sum(-1))},
     ],
@@ -57,19 +57,18 @@ def test_picks_are_unlabelled_distinct_and_repeatable(num_labeled, options):
 def test_first_pick_is_the_one_that_a_refit_likes_best():
     pool = make_pool(num_labeled=8)
     kernel = head_kernel(jax.random.key(0), 6)
-    picks, info = select(
-        KEY, pool, batch_size=1, ridge=0.01, num_candidates=None, probs_weight=0.0, num_restarts=1
-    )
+    picks, info = select(KEY, pool, batch_size=1, ridge=0.01, num_candidates=None, target_scale=1.5)
     scaled = pool.features * (4 / np.linalg.norm(pool.features, axis=1).mean())
     gram = np.asarray(kernel(scaled, scaled), np.float64)
     cluster_key, _ = jax.random.split(KEY)
     clusters = cluster_pseudo_labels(
         cluster_key,
-        smooth(pool.features, pool.neighbors),
+        pool.embedding,
         4,
         labeled=pool.labeled,
         labels=pool.labels,
         num_classes=3,
+        num_restarts=5,
     ).labels
     targets = np.eye(clusters.max() + 1)[clusters]
     free = np.setdiff1d(np.arange(120), pool.labeled)
@@ -80,7 +79,7 @@ def test_first_pick_is_the_one_that_a_refit_likes_best():
         rows = np.append(pool.labeled, row)
         block = gram[np.ix_(rows, rows)] + ridge * np.eye(len(rows))
         prediction = gram[:, rows] @ np.linalg.solve(block, targets[rows])
-        risks.append((weights * ((prediction - targets) ** 2).sum(1)).sum())
+        risks.append((weights * ((prediction - 1.5 * targets) ** 2).sum(1)).sum())
     assert min(risks) == pytest.approx(info.squared_risk[0], rel=1e-4)
     assert risks[list(free).index(picks[0])] == pytest.approx(min(risks), rel=1e-4)
 
@@ -107,16 +106,38 @@ def test_first_picks_cover_the_classes():
 def test_a_thousand_duplicates_are_picked_once_at_most():
     pool = make_pool(n=200)
     x = np.concatenate([np.repeat(pool.features[:1], 1000, axis=0), pool.features])
-    pool = Pool(x, 3, np.zeros(0, int), np.zeros(0, int), neighbors=neighbor_indices(x, 5))
+    pool = Pool(x, 3, np.zeros(0, int), np.zeros(0, int), embedding=cluster_embedding(x))
     picks, info = select(KEY, pool, batch_size=10)
     assert (picks < 1001).sum() <= 1
     assert np.isfinite(info.squared_risk).all()
 
 
+@pytest.mark.parametrize("labeled", [[], [4]])
+def test_copies_are_picked_only_for_want_of_others(labeled):
+    others = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
+    x = np.concatenate([np.ones((100, 6), np.float32), others])
+    embedding = cluster_embedding(x)
+    pool = Pool(x, 2, labeled, [0] * len(labeled), embedding=embedding)
+    picks, info = select(KEY, pool, batch_size=12, weighting="uniform")
+    assert set(range(100, 108)) <= set(picks)
+    assert len(set(picks)) == 12
+    assert np.isfinite(info.squared_risk).all()
+
+
+def test_no_group_is_left_out_where_there_are_more_clusters_than_groups():
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(20, 16))
+    x = (centers[:, None] + 0.1 * rng.normal(size=(20, 50, 16))).reshape(-1, 16)
+    pool = Pool(x, 5, [], [], embedding=cluster_embedding(x))
+    picks, info = select(KEY, pool, batch_size=60)
+    assert info.num_clusters == 60
+    assert len(set(picks // 50)) == 20
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 def test_other_dtypes_and_constant_features(dtype):
     x = np.ones((20, 3), dtype)
-    pool = Pool(x, 2, np.zeros(0, int), np.zeros(0, int), neighbors=neighbor_indices(x, 5))
+    pool = Pool(x, 2, np.zeros(0, int), np.zeros(0, int), embedding=cluster_embedding(x))
     picks, info = select(KEY, pool, batch_size=3)
     assert len(set(picks)) == 3
     assert np.isfinite(info.squared_risk).all()
@@ -140,23 +161,42 @@ def test_uncertain_samples_weigh_more():
 
 def test_bad_input_is_named():
     pool = make_pool(num_labeled=5)
-    with pytest.raises(ValueError, match="neighbors"):
-        select(KEY, pool._replace(neighbors=None), batch_size=1)
+    with pytest.raises(ValueError, match="embedding"):
+        select(KEY, pool._replace(embedding=None), batch_size=1)
     with pytest.raises(ValueError, match="probs"):
         select(KEY, pool._replace(probs=None), batch_size=1)
     with pytest.raises(ValueError, match="hidden"):
         select(KEY, pool._replace(hidden=None), batch_size=1, cluster_features="al")
     with pytest.raises(ValueError, match="batch_size"):
         select(KEY, pool, batch_size=116)
-    with pytest.raises(ValueError, match="ridge"):
-        select(KEY, pool, batch_size=1, ridge=0.0)
-    with pytest.raises(ValueError, match="weighting"):
-        select(KEY, pool, batch_size=1, weighting="best")
-    with pytest.raises(ValueError, match="probs_weight"):
-        select(KEY, pool, batch_size=1, probs_weight=-1.0)
     with pytest.raises(ValueError, match="NaN"):
         select(KEY, pool._replace(features=pool.features * np.nan), batch_size=1)
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"ridge": 0.0},
+        {"ridge": "a"},
+        {"feature_scale": np.inf},
+        {"target_scale": 0.5},
+        {"weighting": "best"},
+        {"cluster_features": "raw"},
+        {"refinement": "bogus"},
+        {"merge": "no"},
+        {"kernel": 5},
+        {"kernel": lambda a, b: (a @ b.T)[:, :1]},
+        {"kernel": lambda a, b: a @ b.T * np.nan},
+        {"max_clusters": 0},
+        {"num_restarts": 0},
+        {"max_evaluations": 0},
+    ],
+)
+def test_options_are_checked_before_the_first_label_is_paid_for(option):
+    with pytest.raises(ValueError, match=next(iter(option))):
+        select(KEY, make_pool(), batch_size=2, **option)
+
+
 def test_it_is_registered():
     assert get_strategy("ntkcpl").cold_start
+    assert "hidden" in get_strategy("ntkcpl-al").needs
