@@ -296,7 +296,7 @@ def _report(args: argparse.Namespace, plan: Plan, data: Data, rows: Any, out: Pa
             report.table(rows, plan.dataset),
             report.timing_table(rows),
             "Selection does not count what is done once a pool for all strategies that need it "
-            "(the search for neighbours); the most includes compilation.",
+            "(the embedding that is clustered); the most includes compilation.",
             "\n".join(f"* {line}" for line in _circumstances(plan, data)),
         ]
     )

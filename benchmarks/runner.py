@@ -61,7 +61,8 @@ def run_plan(plan: Plan, data: Data, out: Path) -> list[Row]:
                 embedding = None
             for name in names:
                 strategy = get_strategy("ntkcpl" if name in plan.variants else name)
-                if "embedding" in strategy.needs and embedding is None:
+                needs = strategy.needs_with(options[name])
+                if "embedding" in needs and embedding is None:
                     embedding = cluster_embedding(pool.features)
                 bar.start(f"{name}, seed {seed}")
                 state = run(
@@ -74,7 +75,7 @@ def run_plan(plan: Plan, data: Data, out: Path) -> list[Row]:
                     path=out / RUNS / f"{name}-{seed}.json",
                     evaluate=functools.partial(_evaluate, pool, bar.step),
                     head=HEADS[plan.head],
-                    embedding=embedding if "embedding" in strategy.needs else None,
+                    embedding=embedding if "embedding" in needs else None,
                     options=options[name],
                 )
                 rows[name, seed] = _rows(name, seed, state)

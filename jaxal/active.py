@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxal.asktell import HEAD_FIELDS, HeadOutputs, ask, fit_head
+from jaxal.asktell import HEAD_FIELDS, HeadOutputs, ask, check_embedding, fit_head
 from jaxal.checks import check_batch_size, check_features, check_positive
 from jaxal.chunking import DEFAULT_CHUNK_SIZE
 from jaxal.embedding import cluster_embedding
@@ -94,6 +94,8 @@ def run(
     options = check_options(strategy, options)
     check_config(head, "head")
     check_features(features)
+    check_embedding(embedding, np.shape(features)[0])
+    needs = strategy.needs_with(options)
     state = start(np.shape(features)[0], num_classes, seed=seed)
     sizes = _check_sizes(batch_sizes, state.pool_size)
     settings: dict[str, Any] = {}
@@ -104,9 +106,9 @@ def run(
             state = _check_progress(load(path, settings), sizes, path)
     if state.round < len(sizes):
         _check_oracle(oracle)
-        if embedding is None and "embedding" in strategy.needs:
+        if embedding is None and "embedding" in needs:
             embedding = cluster_embedding(features)
-    fields = strategy.needs & HEAD_FIELDS
+    fields = needs & HEAD_FIELDS
     learn = functools.partial(fit_head, features=features, head=head, chunk_size=chunk_size)
     for index, record in enumerate(state.history[: state.round]):
         if "metrics" not in record or (evaluate and not record["metrics"]):

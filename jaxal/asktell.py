@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxal.checks import check_batch_size, check_indices
+from jaxal.checks import check_batch_size, check_features, check_indices
 from jaxal.chunking import DEFAULT_CHUNK_SIZE
 from jaxal.embedding import cluster_embedding
 from jaxal.records import plain
@@ -155,6 +155,7 @@ def ask(
     options = check_options(strategy, options)
     check_config(head, "head")
     _check_pool_size(state, features)
+    check_embedding(embedding, state.pool_size)
     if len(state.pending):
         asked = len(state.history[-1]["picks"])
         if batch_size != asked:
@@ -170,12 +171,13 @@ def ask(
             f"found one trained on {outputs.num_labeled}"
         )
     cold = len(state.labeled) == 0
-    fields = strategy.needs & HEAD_FIELDS
+    needs = strategy.needs_with(options)
+    fields = needs & HEAD_FIELDS
     if not cold and any(getattr(outputs, field, None) is None for field in fields):
         outputs = fit_head(state, features, head=head, fields=fields, chunk_size=chunk_size)
     if cold and not strategy.cold_start:
         strategy, options = RANDOM, {}
-    if embedding is None and "embedding" in strategy.needs:
+    if embedding is None and "embedding" in needs:
         embedding = cluster_embedding(features)
     pool = Pool(
         features,
@@ -205,6 +207,21 @@ def _key(state: ActiveState, purpose: int) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(state.seed), state.round), purpose)
 
 
+def check_embedding(embedding: ArrayLike | None, pool_size: int) -> None:
+    """Check an embedding that was given.
+
+    Raises:
+      ValueError: it is no matrix of finite numbers with a row for each sample.
+    """
+    if embedding is None:
+        return
+    if np.ndim(embedding) != 2 or np.shape(embedding)[0] != pool_size:
+        raise ValueError(
+            f"embedding: expected a matrix [{pool_size}, m], found shape {np.shape(embedding)}"
+        )
+    check_features(embedding, "embedding")
+
+
 def _check_pool_size(state: ActiveState, features: ArrayLike) -> None:
     shape = np.shape(features)
     if len(shape) != 2 or shape[0] != state.pool_size:
@@ -217,10 +234,6 @@ def _without(pool: Pool, excluded: np.ndarray) -> tuple[Pool, np.ndarray]:
     rows = np.setdiff1d(np.arange(n), excluded)
     position = np.full(n, -1)
     position[rows] = np.arange(len(rows))
-
-    if pool.embedding is not None and np.shape(pool.embedding)[:1] != (n,):
-        found = np.shape(pool.embedding)
-        raise ValueError(f"embedding: expected a matrix [{n}, m], found shape {found}")
 
     def cut(x: Any) -> Any:
         return x if x is None else x[rows] if isinstance(x, jax.Array) else np.asanyarray(x)[rows]

@@ -202,3 +202,22 @@ def check_positive(value: int, name: str) -> int:
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name}: expected a whole number of at least 1, found {value!r}")
     return int(value)
+
+
+def check_number(value: float, name: str, *, least: float, above: bool = False) -> float:
+    """Check a finite number against its least value.
+
+    Args:
+      value: the number.
+      name: its name, for errors.
+      least: the least value.
+      above: whether the number has to be above it.
+
+    Raises:
+      ValueError: it is no number, not finite, or too small.
+    """
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not is_number or not least <= value < np.inf or (above and value == least):
+        limit = f"above {least}" if above else f"of {least} or more"
+        raise ValueError(f"{name}: expected a number {limit}, found {value!r}")
+    return value

@@ -22,8 +22,6 @@ __all__ = [
 _CHUNK_SIZE = 1024
 # Columns to a group of the two-stage top-k: 16 float32 fill one vector register.
 _GROUP = 16
-# Typicality of exact duplicates ends at 1e6, whose fourth power float32 still holds.
-_DISTANCE_FLOOR = 1e-6
 
 
 class Neighbors(NamedTuple):

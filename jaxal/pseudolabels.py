@@ -1,13 +1,11 @@
 """Cluster pseudo-labels over the pool (NTKCPL, arXiv 2306.04099, its section on pseudo-labels).
 
-A pool sample's pseudo-label is its cluster. With nothing labelled the clusters are k-means clusters
-of the self-supervised features, one for each sample of the first budget (the paper's). Later there
-are floor((labelled + batch) / 2) of them, up to a cap (the paper's). The estimate of the risk errs
+A pool sample's pseudo-label is its cluster. With nothing labelled there is one k-means cluster for
+each sample of the first budget, later there are floor((labelled + batch) / 2) of them, up to a cap
+(the paper's). What is clustered matters most; see `jaxal.embedding`. The estimate of the risk errs
 where a cluster mixes classes and where one class is cut in several clusters; how the clusters are
 refined against that is an option here, because the paper does not settle it:
 
-* a diffusion map of the features is clustered in their place (ours: it makes the clusters purer,
-  see `jaxal.embedding`, and is what matters most);
 * ``seeded`` starts the clusters at the labelled classes (constrained-seed k-means);
 * ``split`` cuts the clusters with the largest disagreement of labels or predictions in two;
 * ``merge`` counts clusters whose labelled samples all share one class as one.
@@ -51,7 +49,7 @@ def num_clusters(num_labeled: int, batch_size: int, *, max_clusters: int = 100) 
     Raises:
       ValueError: a cap below two.
     """
-    if max_clusters < 2:
+    if check_positive(max_clusters, "max_clusters") < 2:
         raise ValueError(f"max_clusters: expected at least 2, found {max_clusters}")
     found = batch_size if num_labeled == 0 else (num_labeled + batch_size) // 2
     return max(2, min(found, max_clusters))

@@ -9,13 +9,15 @@ prediction of the retrained head disagrees least, over the whole pool, with the 
 The scale s says what a prediction is worth. Against none (F = 0, where no label reaches), a right
 one gains 2s - 1 and a wrong one loses 1, so the first label of a group that is cut into 2s clusters
 or more gains nothing: right for one of them, wrong for the others. With s = 1 whole groups would
-stay unlabelled where there are more clusters than groups.
+stay unlabelled where there are more clusters than groups; with s = 2, only those cut into four or
+more.
 
-Squared risk. With E = F - s Y, R the residual kernel, p = R[x',x'] + ridge and d = y' - F[x'],
+Squared risk. With Y = onehot(c), E = F - s Y, R the residual kernel, p = R[x',x'] + ridge and
+d = y' - F[x'],
 
     risk(x') = |E|^2 + 2/p <R[:,x']^T E, d> + |R[:,x']|^2 |d|^2 / p^2
 
-so G = R^T E (candidates x clusters) and s = |R[:,x']|^2 score every candidate. A commit changes
+so G = R^T E (candidates x clusters) and q = |R[:,x']|^2 score every candidate. A commit changes
 both by rank-one terms that need one product t = R^T (R[:,x*] / p): a pick costs one pass over the
 kernel, and nothing of size pool x candidates is written.
 
@@ -55,7 +57,7 @@ class _Scores(NamedTuple):
     """Sufficient statistics of the squared risk of every candidate."""
 
     cross: jax.Array  # [m, k] float: G = R^T w E
-    norm: jax.Array  # [m] float: s = sum_x w R[x, x']^2
+    norm: jax.Array  # [m] float: q = sum_x w R[x, x']^2
     diagonal: jax.Array  # [m] float: R[x', x']
     gap: jax.Array  # [m, k] float: d = y' - F[x']
     total: jax.Array  # () float: current risk sum_x w |E|^2

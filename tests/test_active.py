@@ -269,6 +269,13 @@ def test_starting_from_labels(data):
     assert tell(state, y[picks]).history[0]["num_labeled"] == 14
 
 
+@pytest.mark.parametrize("space", ["self", "al"])
+def test_options_decide_what_is_needed(data, space, monkeypatch):
+    monkeypatch.setattr("jaxal.active.cluster_embedding", None)  # is not called
+    state = go(data, "ntkcpl", [6, 5], options={"cluster_features": space})
+    assert len(state.labeled) == 11
+
+
 def test_the_embedding_is_made_once_for_who_needs_it(data):
     seen = []
 

@@ -27,27 +27,52 @@ def dense_diffusion(neighbors, count, time):
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("n", [60, 700])  # decomposed as a whole, and by Lanczos iteration
-def test_diffusion_map_equals_the_textbook(n):
-    neighbors = random_graph(n, 5)
+def planted_graph(groups, size):
+    """Random neighbours in each sample's group, but for one of another."""
+    inside = np.concatenate([random_graph(size, 4, g) + size * g for g in range(groups)])
+    return np.column_stack([inside, (np.arange(groups * size) + size) % (groups * size)])
+
+
+@pytest.mark.parametrize("neighbors", [random_graph(60, 5), planted_graph(20, 35)])
+def test_diffusion_map_equals_the_textbook(neighbors):
     found = diffusion_map(neighbors, 20, time=2.0)
     wanted = dense_diffusion(neighbors, 20, 2.0)
-    assert found.shape == (n, 20) and found.dtype == np.float32
+    assert found.shape == (len(neighbors), 20) and found.dtype == np.float32
     np.testing.assert_allclose(found @ found.T, wanted @ wanted.T, atol=1e-4)
 
 
-@pytest.mark.parametrize("size", [4, 60])
-def test_separate_groups_are_points(size):
+@pytest.mark.parametrize("time", [0.0, 20.0, 1000.0])
+@pytest.mark.parametrize(
+    ("count", "size", "components"), [(60, 4, 10), (10, 40, 30), (150, 16, 30)]
+)
+def test_separate_groups_are_points(count, size, components, time):
     """Also with more groups than coordinates, and with as many equal eigenvalues as groups."""
-    count = 240 // size * 2
-    inside = random_graph(size, 3)
-    neighbors = np.concatenate([inside + size * g for g in range(count)])
-    found = diffusion_map(neighbors, 30, time=20.0)
+    neighbors = np.concatenate([random_graph(size, 3) + size * g for g in range(count)])
+    found = diffusion_map(neighbors, components, time=time)
+    assert (found == diffusion_map(neighbors, components, time=time)).all()
     similar = found @ found.T
     group = np.repeat(np.arange(count), size)
     same = group[:, None] == group
-    assert similar[same].min() > 0.99
-    assert similar[~same].max() < 0.9
+    np.testing.assert_allclose(np.diag(similar), 1, atol=1e-5)
+    if time > 0:
+        assert similar[same].min() > 0.9
+    assert similar[~same].max() < 0.95
+
+
+@pytest.mark.parametrize("time", [3.0, 1000.0])
+def test_crowded_eigenvalues_take_no_longer(time):
+    steps = np.array([-2, -1, 1, 2])
+    ring = (np.arange(2000)[:, None] + steps) % 2000
+    found = diffusion_map(ring, 40, time=time)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    assert (found * np.roll(found, 1, axis=0)).sum(1).min() > 0.9
+
+
+def test_many_copies():
+    x = np.random.default_rng(0).normal(size=(150, 8)).repeat(20, axis=0)
+    found = cluster_embedding(x)
+    assert (found == cluster_embedding(x)).all()
+    assert np.isfinite(found).all()
 
 
 def test_half_whiten_takes_the_square_root_of_each_axis():
@@ -82,6 +107,8 @@ def test_bad_input_is_named():
         (lambda: diffusion_map([0, 1], 2, time=1.0), "neighbors"),
         (lambda: diffusion_map([[1], [0]], 0, time=1.0), "num_components"),
         (lambda: diffusion_map([[1], [0]], 2, time=-1.0), "time"),
+        (lambda: diffusion_map([[1], [0]], 2, time="a"), "time"),
+        (lambda: diffusion_map(np.zeros((0, 2), int), 2, time=1.0), "neighbors"),
         (lambda: cluster_embedding(np.ones((3, 2)), num_neighbors=0), "num_neighbors"),
     ):
         with pytest.raises(ValueError, match=name):

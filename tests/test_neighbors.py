@@ -2,10 +2,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from jaxal.neighbors import (
-    nearest_neighbors,
-    neighbor_indices,
-)
+from jaxal.neighbors import nearest_neighbors, neighbor_indices
 
 
 def _points(n=700, d=24, seed=0):

@@ -11,7 +11,7 @@ from jaxal.select.base import Pool, Strategy, check_pool, unlabeled
 from jaxal.select.coreset import CORESET, CORESET_HIDDEN
 from jaxal.select.entropy import ENTROPY
 from jaxal.select.margin import MARGIN
-from jaxal.select.ntkcpl import NTKCPL, NTKCPL_AL
+from jaxal.select.ntkcpl import NTKCPL
 from jaxal.select.random import RANDOM
 from jaxal.select.typiclust import TYPICLUST
 
@@ -35,7 +35,6 @@ STRATEGIES: dict[str, Strategy] = {
         CORESET_HIDDEN,
         TYPICLUST,
         NTKCPL,
-        NTKCPL_AL,
     )
 }
 

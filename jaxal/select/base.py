@@ -1,6 +1,6 @@
 """What a selection strategy is given, and what it is."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ class Pool(NamedTuple):
     labels: ArrayLike  # [l] int, their classes
     probs: ArrayLike | None = None  # [n, num_classes] of the head trained on the labelled rows
     hidden: ArrayLike | None = None  # [n, h] that head's last hidden activations
-    embedding: ArrayLike | None = None  # [n, m] what clusters are made of
+    embedding: ArrayLike | None = None  # [n, m] what is clustered: of cluster_embedding, or any
 
 
 class Strategy(NamedTuple):
@@ -36,6 +36,11 @@ class Strategy(NamedTuple):
     select: Callable[..., tuple[Any, Any]]  # (key, pool, *, batch_size, **options) -> (picks, Info)
     needs: frozenset[str] = frozenset()  # of "probs", "hidden", "embedding"
     cold_start: bool = False  # can choose while nothing is labelled
+    needs_for: Callable[..., frozenset[str]] | None = None  # (**options) -> needs; None: as above
+
+    def needs_with(self, options: Mapping[str, Any] | None) -> frozenset[str]:
+        """Say what the strategy needs with these options."""
+        return self.needs if self.needs_for is None else self.needs_for(**(options or {}))
 
 
 _MAKERS = {

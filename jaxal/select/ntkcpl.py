@@ -12,7 +12,6 @@ and its scale, the pool's weights, the candidates' number, the kernel's width, s
 ``benchmarks/NOTES.md`` has what was tried.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -21,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxal.checks import check_positive
+from jaxal.checks import check_number, check_positive
 from jaxal.kernels.dense import dense_ntk, init_dense_layers
 from jaxal.pseudolabels import PseudoLabels, Refinement, cluster_pseudo_labels, num_clusters
 from jaxal.regression import Posterior, posterior
@@ -30,7 +29,7 @@ from jaxal.scaling import range_scale, unit_rows
 from jaxal.select.base import Pool, Strategy, check_pool, unlabeled
 from jaxal.select.margin import margins
 
-__all__ = ["NTKCPL", "NTKCPL_AL", "NTKCPLInfo", "head_kernel", "pool_weights", "select"]
+__all__ = ["NTKCPL", "NTKCPLInfo", "head_kernel", "pool_weights", "select"]
 
 Kernel = Callable[[ArrayLike, ArrayLike], jax.Array]
 ClusterFeatures = Literal["embedding", "self", "al"]
@@ -112,7 +111,8 @@ def select(
       merge: count clusters whose labelled samples share one class as one.
       weighting: weight of each pool sample in the risk; see `pool_weights`.
       risk: the risk that chooses; see `jaxal.risk`.
-      target_scale: what a right prediction is worth in the squared risk; see `jaxal.risk`.
+      target_scale: s of the squared risk, 1 or more: a right prediction gains 2s - 1 against none,
+        a wrong one loses 1; see `jaxal.risk`.
       max_evaluations: candidates whose zero-one risk is evaluated a pick; all it takes if None.
       num_candidates: unlabelled samples drawn by key that may be picked; all of them if None. At
         least ``batch_size`` are drawn.
@@ -130,19 +130,20 @@ def select(
       ValueError: malformed or missing fields, a batch beyond what is left, options out of range, a
         kernel that gives another shape or NaN.
     """
-    _check_options(
-        cluster_features, weighting, risk, refinement, merge, kernel, feature_scale, ridge
+    _check_choices(cluster_features, weighting, risk, refinement, merge, kernel)
+    _check_numbers(
+        {"ridge": ridge, "feature_scale": feature_scale},
+        target_scale,
+        {"num_restarts": num_restarts, "kernel_width": kernel_width, "chunk_size": chunk_size},
+        {"max_evaluations": max_evaluations, "num_candidates": num_candidates},
     )
-    needs = {"features"}
-    if cluster_features == "embedding":
-        needs.add("embedding")
-    if np.size(pool.labeled):
-        needs |= {"hidden"} if cluster_features == "al" else set()
-        needs |= {"probs"} if weighting == "uncertainty" or refinement == "split" else set()
-    pool = check_pool(pool, batch_size, needs, "ntkcpl")
+    wanted = num_clusters(np.size(pool.labeled), batch_size, max_clusters=max_clusters)
+    needs = _needs(cluster_features, weighting, refinement)
+    if np.size(pool.labeled) == 0:
+        needs -= {"hidden", "probs"}
+    pool = check_pool(pool, batch_size, {"features", *needs}, "ntkcpl")
     cluster_key, candidate_key = jax.random.split(key)
     candidates = _candidates(candidate_key, pool, batch_size, num_candidates)
-    wanted = num_clusters(np.size(pool.labeled), batch_size, max_clusters=max_clusters)
     clusters = cluster_pseudo_labels(
         cluster_key,
         _cluster_space(pool, cluster_features),
@@ -204,15 +205,28 @@ def pool_weights(pool: Pool, weighting: Weighting, *, floor: float = 0.05) -> np
     return (weights / weights.sum()).astype(np.float32)
 
 
-def _check_options(
+def _needs(
+    cluster_features: str = "embedding",
+    weighting: str = "uncertainty",
+    refinement: str = "none",
+    **_others: Any,
+) -> frozenset[str]:
+    """Say which fields of the pool the options read."""
+    needs = set()
+    if cluster_features != "self":
+        needs.add("hidden" if cluster_features == "al" else "embedding")
+    if weighting == "uncertainty" or refinement == "split":
+        needs.add("probs")
+    return frozenset(needs)
+
+
+def _check_choices(
     cluster_features: str,
     weighting: str,
     risk: str,
     refinement: str,
     merge: bool,
     kernel: Kernel | None,
-    feature_scale: float,
-    ridge: float,
 ) -> None:
     """Check in the first round what only later ones read."""
     for name, value, kind in (
@@ -229,9 +243,20 @@ def _check_options(
         raise ValueError(f"merge: expected True or False, found {merge!r}")
     if kernel is not None and not callable(kernel):
         raise ValueError(f"kernel: expected a function of two matrices, found {kernel!r}")
-    for name, number in (("feature_scale", feature_scale), ("ridge", ridge)):
-        if not isinstance(number, int | float | np.number) or not 0 < number < np.inf:
-            raise ValueError(f"{name}: expected a number above 0, found {number!r}")
+
+
+def _check_numbers(
+    above_zero: dict[str, float],
+    target_scale: float,
+    counts: dict[str, int],
+    limits: dict[str, int | None],
+) -> None:
+    for name, value in above_zero.items():
+        check_number(value, name, least=0, above=True)
+    check_number(target_scale, "target_scale", least=1)
+    for name, count in (counts | limits).items():
+        if count is not None or name in counts:
+            check_positive(cast(int, count), name)
 
 
 def _cluster_space(pool: Pool, cluster_features: ClusterFeatures) -> ArrayLike:
@@ -313,10 +338,4 @@ def _scaled(x: ArrayLike, scale: float) -> jax.Array:
     return jnp.asarray(x * (scale / jnp.where(norm > 0, norm, 1)))
 
 
-NTKCPL = Strategy("ntkcpl", select, needs=frozenset({"embedding", "probs"}), cold_start=True)
-NTKCPL_AL = Strategy(
-    "ntkcpl-al",
-    functools.partial(select, cluster_features="al"),
-    needs=frozenset({"hidden", "probs"}),
-    cold_start=True,
-)
+NTKCPL = Strategy("ntkcpl", select, needs=_needs(), cold_start=True, needs_for=_needs)

@@ -238,7 +238,7 @@ def test_own_files_are_custom_data(files, tmp_path):
     assert main(["ntkcpl", *files, *given]) == 0
     text = (out / "table.md").read_text()
     assert text.startswith("# custom, features features.npy") and "3 classes" in text
-    assert "(the search for neighbours)" in text
+    assert "(the embedding that is clustered)" in text
 
 
 def test_features_of_zeros_are_refused_before_anything_is_written(files, tmp_path, capsys):

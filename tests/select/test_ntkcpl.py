@@ -180,6 +180,12 @@ def test_bad_input_is_named():
         {"ridge": "a"},
         {"feature_scale": np.inf},
         {"target_scale": 0.5},
+        {"target_scale": "a"},
+        {"target_scale": True},
+        {"max_clusters": "a"},
+        {"max_clusters": 3.5},
+        {"kernel_width": 0},
+        {"num_candidates": 0},
         {"weighting": "best"},
         {"cluster_features": "raw"},
         {"refinement": "bogus"},
@@ -199,4 +205,5 @@ def test_options_are_checked_before_the_first_label_is_paid_for(option):
 
 def test_it_is_registered():
     assert get_strategy("ntkcpl").cold_start
-    assert "hidden" in get_strategy("ntkcpl-al").needs
+    for space, needs in (("self", {"probs"}), ("al", {"probs", "hidden"})):
+        assert get_strategy("ntkcpl").needs_with({"cluster_features": space}) == needs
