@@ -49,8 +49,8 @@ def num_clusters(num_labeled: int, batch_size: int, *, max_clusters: int = 100) 
     Raises:
       ValueError: a cap below two.
     """
-    if check_positive(max_clusters, "max_clusters") < 2:
-        raise ValueError(f"max_clusters: expected at least 2, found {max_clusters}")
+    if not isinstance(max_clusters, int | np.integer) or max_clusters < 2:
+        raise ValueError(f"max_clusters: expected at least 2, found {max_clusters!r}")
     found = batch_size if num_labeled == 0 else (num_labeled + batch_size) // 2
     return max(2, min(found, max_clusters))
 
