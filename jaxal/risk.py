@@ -164,7 +164,6 @@ def _greedy(
     onehot = jax.nn.one_hot(pseudo_labels, state.mean.shape[1], dtype=state.mean.dtype)
     targets = onehot[state.rows]
     wanted = target_scale * onehot
-    uniform = jnp.full_like(weights, 1 / len(weights))
 
     def body(i: jax.Array, carry: tuple) -> tuple:
         state, scores, open_, picks, info = carry
@@ -176,13 +175,8 @@ def _greedy(
         else:
             column, evaluated, slack = jnp.argmin(risks), jnp.int32(0), jnp.zeros((), risks.dtype)
         state, scores = _advance(state, scores, column, targets[column], wanted, weights)
-        seen = GreedyInfo(
-            scores.total,
-            _zero_one_risk(state.mean, pseudo_labels, weights),
-            _zero_one_risk(state.mean, pseudo_labels, uniform),
-            evaluated,
-            slack,
-        )
+        wrong = _disagrees(state.mean, pseudo_labels).astype(weights.dtype)
+        seen = GreedyInfo(scores.total, weights @ wrong, jnp.mean(wrong), evaluated, slack)
         info = jax.tree.map(lambda all_, one: all_.at[i].set(one), info, seen)
         picks = picks.at[i].set(column.astype(jnp.int32))
         return state, scores, open_.at[column].set(False), picks, info
@@ -226,10 +220,15 @@ def zero_one_risk(mean: ArrayLike, pseudo_labels: ArrayLike, weights: ArrayLike)
 
 
 def _zero_one_risk(mean: jax.Array, pseudo_labels: jax.Array, weights: jax.Array) -> jax.Array:
+    return jnp.sum(weights * _disagrees(mean, pseudo_labels))
+
+
+def _disagrees(mean: jax.Array, pseudo_labels: jax.Array) -> jax.Array:
+    """Tell, ``[n]`` bool, where the prediction is not strictly largest at the pseudo-label."""
     own = jnp.take_along_axis(mean, pseudo_labels[:, None], axis=1)
     is_own = jnp.arange(mean.shape[1]) == pseudo_labels[:, None]
     rival = jnp.max(jnp.where(is_own, -jnp.inf, mean), axis=1)
-    return jnp.sum(weights * (own[:, 0] <= rival))
+    return own[:, 0] <= rival
 
 
 _BLOCK = 16  # candidates whose zero-one risk is evaluated between two looks at the bounds
