@@ -11,7 +11,7 @@ from jaxal.clustering import kmeans, seeded_kmeans, split_clusters
 from jaxal.embedding import cluster_embedding
 from jaxal.kernels.dense import dense_ntk
 from jaxal.kernels.empirical import empirical_ntk
-from jaxal.neighbors import nearest_neighbors, neighbor_indices
+from jaxal.neighbors import nearest_neighbors
 from jaxal.pseudolabels import cluster_pseudo_labels
 from jaxal.records import fingerprint
 from jaxal.regression import commit, look_ahead, posterior
@@ -41,7 +41,6 @@ __all__ = [
     "load",
     "look_ahead",
     "nearest_neighbors",
-    "neighbor_indices",
     "posterior",
     "predict_head",
     "relabel",

@@ -18,6 +18,7 @@ __all__ = [
     "check_finite",
     "check_indices",
     "check_labels",
+    "check_number",
     "check_positive",
     "is_traced",
 ]

@@ -37,7 +37,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxal.checks import check_batch_size, check_finite, check_labels, check_positive, is_traced
+from jaxal.checks import (
+    check_batch_size,
+    check_finite,
+    check_labels,
+    check_number,
+    check_positive,
+    is_traced,
+)
 from jaxal.regression import Posterior, pivot, residual_column
 
 __all__ = ["GreedyInfo", "greedy", "zero_one_risk"]
@@ -99,8 +106,8 @@ def greedy(
     check_positive(batch_size, "batch_size")
     if risk not in ("squared", "zero_one"):
         raise ValueError(f"risk: expected 'squared' or 'zero_one', found {risk!r}")
-    if not (is_traced(target_scale) or 1 <= target_scale < np.inf):
-        raise ValueError(f"target_scale: expected a number of 1 or more, found {target_scale}")
+    if not is_traced(target_scale):
+        check_number(target_scale, "target_scale", least=1)
     if max_evaluations is not None:
         check_positive(max_evaluations, "max_evaluations")
     _check_state(state, batch_size)

@@ -280,3 +280,15 @@ def test_dtype_follows_the_kernel():
     kernel, targets, _ = problem()
     state = state_for(jnp.asarray(kernel, jnp.float32), targets, np.array([3]), np.arange(2))
     assert state.mean.dtype == state.residual.dtype == jnp.float32
+
+
+def test_a_diagonal_below_zero_by_rounding_counts_as_zero():
+    """A copy of a labelled sample whose residual is noise is neither NaN nor a huge gain."""
+    state = posterior(np.eye(4, 2), [0, 1], num_outputs=2, ridge=1e-3, capacity=1)
+    noise = jnp.asarray(state.residual).at[0, 0].set(-2e-3)
+    state = state._replace(residual=noise)
+    ahead = look_ahead(state, [0], np.eye(2)[:1])[0]
+    after = commit(state, 0, np.eye(2)[0])
+    np.testing.assert_allclose(ahead[0], [-2, 0])  # -2e-3 / ridge
+    np.testing.assert_allclose(after.mean, ahead)
+    assert np.isfinite(after.factor).all()

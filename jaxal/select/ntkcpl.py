@@ -131,12 +131,13 @@ def select(
         kernel that gives another shape or NaN.
     """
     _check_choices(cluster_features, weighting, risk, refinement, merge, kernel)
-    _check_numbers(
-        {"ridge": ridge, "feature_scale": feature_scale},
-        target_scale,
-        {"num_restarts": num_restarts, "kernel_width": kernel_width, "chunk_size": chunk_size},
-        {"max_evaluations": max_evaluations, "num_candidates": num_candidates},
-    )
+    check_number(ridge, "ridge", least=0, above=True)
+    check_number(feature_scale, "feature_scale", least=0, above=True)
+    check_number(target_scale, "target_scale", least=1)
+    counts = {"num_restarts": num_restarts, "kernel_width": kernel_width, "chunk_size": chunk_size}
+    limits = {"max_evaluations": max_evaluations, "num_candidates": num_candidates}
+    for name, count in (counts | {n: c for n, c in limits.items() if c is not None}).items():
+        check_positive(count, name)
     wanted = num_clusters(np.size(pool.labeled), batch_size, max_clusters=max_clusters)
     needs = _needs(cluster_features, weighting, refinement)
     if np.size(pool.labeled) == 0:
@@ -245,20 +246,6 @@ def _check_choices(
         raise ValueError(f"kernel: expected a function of two matrices, found {kernel!r}")
 
 
-def _check_numbers(
-    above_zero: dict[str, float],
-    target_scale: float,
-    counts: dict[str, int],
-    limits: dict[str, int | None],
-) -> None:
-    for name, value in above_zero.items():
-        check_number(value, name, least=0, above=True)
-    check_number(target_scale, "target_scale", least=1)
-    for name, count in (counts | limits).items():
-        if count is not None or name in counts:
-            check_positive(cast(int, count), name)
-
-
 def _cluster_space(pool: Pool, cluster_features: ClusterFeatures) -> ArrayLike:
     """Choose what is clustered; `select` checked that it is there."""
     if cluster_features == "embedding":
@@ -314,7 +301,7 @@ def _candidates(
 ) -> np.ndarray:
     """Draw the unlabelled samples that may be picked, ascending."""
     free = unlabeled(pool)
-    if num_candidates is not None and check_positive(num_candidates, "num_candidates") < free.size:
+    if num_candidates is not None and num_candidates < free.size:
         drawn = jax.random.permutation(key, free.size)[: max(num_candidates, batch_size)]
         free = np.sort(free[np.asarray(drawn)])
     return _distinct(pool, free, batch_size)
