@@ -43,7 +43,7 @@ __all__ = [
     "tell",
 ]
 
-HEAD_FIELDS = frozenset({"probs", "hidden"})  # what of a `Pool` comes from the head
+HEAD_FIELDS = frozenset({"probs", "hidden", "trained"})  # what of a `Pool` comes from the head
 
 _SELECT_KEY, _HEAD_KEY = 0, 1
 
@@ -72,7 +72,8 @@ def fit_head(
       state: with something labelled; its seed and round decide the head's key.
       features: ``[n, d]`` of the pool.
       head: the head and its training.
-      fields: what to predict for the whole pool: "probs", "hidden", both or nothing.
+      fields: what to predict for the whole pool: "probs", "hidden", both or nothing ("trained",
+        the head itself, is always there).
       chunk_size: rows predicted at once; changes no result.
 
     Returns:
@@ -187,6 +188,7 @@ def ask(
         probs=outputs.probs if outputs else None,
         hidden=outputs.hidden if outputs else None,
         embedding=embedding,
+        trained=outputs.trained if outputs else None,
     )
     rows = np.arange(state.pool_size)
     if len(state.excluded):

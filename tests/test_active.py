@@ -353,7 +353,7 @@ def test_bad_input_is_named(data):
     with pytest.raises(ValueError, match="at least one labelled row"):
         fit_head(start(80, 3, seed=0), x)
     for fields in (("prob",), "probs"):
-        with pytest.raises(ValueError, match="fields: expected some of hidden, probs, found"):
+        with pytest.raises(ValueError, match="fields: expected some of hidden, probs, trained"):
             fit_head(start(80, 3, seed=0), x, fields=fields)
 
 

@@ -13,6 +13,7 @@ from jaxal.checks import (
     check_labels,
     check_positive,
 )
+from jaxal.train.head import TrainedHead
 
 __all__ = ["Pool", "Strategy", "check_pool", "first_best", "unlabeled"]
 
@@ -27,6 +28,7 @@ class Pool(NamedTuple):
     probs: ArrayLike | None = None  # [n, num_classes] of the head trained on the labelled rows
     hidden: ArrayLike | None = None  # [n, h] that head's last hidden activations
     embedding: ArrayLike | None = None  # [n, m] what is clustered: of cluster_embedding, or any
+    trained: TrainedHead | None = None  # the head itself
 
 
 class Strategy(NamedTuple):
@@ -34,9 +36,10 @@ class Strategy(NamedTuple):
 
     name: str
     select: Callable[..., tuple[Any, Any]]  # (key, pool, *, batch_size, **options) -> (picks, Info)
-    needs: frozenset[str] = frozenset()  # of "probs", "hidden", "embedding"
+    needs: frozenset[str] = frozenset()  # of "probs", "hidden", "embedding", "trained"
     cold_start: bool = False  # can choose while nothing is labelled
     needs_for: Callable[..., frozenset[str]] | None = None  # (**options) -> needs; None: as above
+    oracle: bool = False  # sees labels nobody paid for (option true_labels [n]): studies only
 
     def needs_with(self, options: Mapping[str, Any] | None) -> frozenset[str]:
         """Say what the strategy needs with these options."""
@@ -47,6 +50,7 @@ _MAKERS = {
     "probs": "train a head first",
     "hidden": "train a head first",
     "embedding": "see jaxal.cluster_embedding",
+    "trained": "train a head first",
 }
 
 
@@ -58,8 +62,9 @@ def check_pool(
     Args:
       pool: what the strategy was given.
       batch_size: how many samples are asked for.
-      needs: fields whose values are read: "features", "probs", "hidden", "embedding"; each must be
-        there and finite. The others are not looked at, except for the shape of the features.
+      needs: fields that are read: "features", "probs", "hidden", "embedding", "trained"; each must
+        be there, and the matrices finite. The others are not looked at, except for the shape of
+        the features.
       name: the strategy's name, for errors.
 
     Returns:
@@ -79,6 +84,9 @@ def check_pool(
         value = getattr(pool, field)
         if value is None:
             raise ValueError(f"{name} needs pool.{field}: {_MAKERS[field]}")
+        if field == "trained":
+            _check_trained(value)
+            continue
         check_features(value, f"pool.{field}")
         rows, columns = np.shape(value)
         if rows != shape[0]:
@@ -88,6 +96,13 @@ def check_pool(
         if field == "probs" and columns != pool.num_classes:
             raise ValueError(f"pool.probs: expected {pool.num_classes} columns, found {columns}")
     return pool._replace(labeled=labeled, labels=labels)
+
+
+def _check_trained(value: Any) -> None:
+    if not isinstance(value, TrainedHead):
+        raise ValueError(
+            f"pool.trained: expected a TrainedHead, as of train_head, found {type(value).__name__}"
+        )
 
 
 def unlabeled(pool: Pool) -> np.ndarray:

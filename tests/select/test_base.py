@@ -1,9 +1,12 @@
+import functools
+
 import jax
 import numpy as np
 import pytest
 
 from jaxal.select import STRATEGIES, Pool, check_pool, get_strategy, unlabeled
 from jaxal.select.base import first_best
+from jaxal.train.head import train_head
 
 X = np.arange(12.0).reshape(6, 2)
 POOL = Pool(X, 3, np.array([4, 1]), np.array([0, 2]))
@@ -42,6 +45,8 @@ def test_first_best_breaks_ties_by_index():
         (POOL._replace(embedding=np.zeros(6)), ("embedding",), "embedding: expected a matrix"),
         (POOL._replace(probs=np.ones((5, 3))), ("probs",), "expected 6 rows"),
         (POOL._replace(probs=np.ones((6, 2))), ("probs",), "expected 3 columns, found 2"),
+        (POOL, ("trained",), "margin needs pool.trained: train a head first"),
+        (POOL._replace(trained=X), ("trained",), "pool.trained: expected a TrainedHead"),
         (POOL._replace(labeled=[0, 1, 2], labels=[0, 0, 0]), (), "batch_size: expected at most 3"),
     ],
 )
@@ -54,7 +59,7 @@ def test_registry():
     for name, strategy in STRATEGIES.items():
         assert get_strategy(name) is strategy
         assert strategy.name == name
-        assert strategy.needs <= {"probs", "hidden", "embedding"}
+        assert strategy.needs <= {"probs", "hidden", "embedding", "trained"}
     with pytest.raises(ValueError, match=r"expected one of .*coreset.*found 'nonsense'"):
         get_strategy("nonsense")
 
@@ -63,16 +68,20 @@ def test_registry():
 @pytest.mark.parametrize("batch_size", [1, 17])
 def test_every_strategy_takes_one_and_all_that_is_left(name, batch_size):
     rng = np.random.default_rng(0)
+    x, labeled, labels = rng.normal(size=(20, 4)), np.array([2, 19, 5]), np.array([0, 1, 1])
     pool = Pool(
-        rng.normal(size=(20, 4)),
+        x,
         3,
-        np.array([2, 19, 5]),
-        np.array([0, 1, 1]),
+        labeled,
+        labels,
         probs=rng.dirichlet(np.ones(3), 20),
         hidden=rng.normal(size=(20, 5)),
         embedding=rng.normal(size=(20, 4)),
+        trained=train_head(jax.random.key(0), x, labeled, labels, 3),
     )
     select = get_strategy(name).select
+    if get_strategy(name).oracle:
+        select = functools.partial(select, true_labels=rng.integers(3, size=20))
     picks, info = select(jax.random.key(1), pool, batch_size=batch_size)
     assert set(np.asarray(picks).tolist()) <= set(unlabeled(pool).tolist())
     assert len(np.unique(picks)) == batch_size == len(picks)
