@@ -1,0 +1,210 @@
+"""What the command line says of data and of what to run: its flags, and what they come to."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.data import ENCODERS, Data, check_data, data_root, load_array
+from benchmarks.data import tfds_labels as read_tfds_labels
+from benchmarks.options import read_options, try_options
+from benchmarks.plan import Plan, check_plan
+from jaxal.select import STRATEGIES as KNOWN
+
+__all__ = [
+    "BUDGETS",
+    "STRATEGIES",
+    "add_data",
+    "add_plan",
+    "find_dataset",
+    "find_paths",
+    "load_data",
+    "make_plan",
+    "try_plan_options",
+]
+
+STRATEGIES = ("ntkcpl", "random", "margin", "entropy", "coreset", "typiclust")
+BUDGETS: dict[str, tuple[int, ...]] = {
+    "digits": (10, 10, 10, 10, 20, 20, 20, 50, 50),
+    "cifar10": (10, 10, 20, 20, 40, 100, 100, 200, 500),
+    "cifar100": (100,) * 10,
+}
+_CLASSES = {"cifar10": 10, "cifar100": 100}
+_FILES = {
+    "features": "the pool's features [n, d], float, raw, one row a sample",
+    "labels": "its labels [n], integers from 0",
+    "test_features": "test features [m, d], float",
+    "test_labels": "their labels [m], integers from 0",
+}
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags that say where features and labels are."""
+    parser.add_argument(
+        "--dataset",
+        choices=[*BUDGETS, "custom"],
+        help="default custom with --features and the like, else cifar10",
+    )
+    parser.add_argument("--encoder", choices=ENCODERS, help="prepared features of cifar10")
+    for name, text in _FILES.items():
+        parser.add_argument(_flag(name), type=Path, metavar="FILE.npy", help=text)
+    parser.add_argument(
+        "--num-classes",
+        type=int,
+        metavar="N",
+        help="default one more than the largest label; of cifar10 and cifar100, theirs",
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        help="where tensorflow-datasets prepared cifar10 or cifar100 as array_record, for the "
+        "labels; by default JAXAL_DATA/tfds",
+    )
+
+
+def add_plan(parser: argparse.ArgumentParser, *, seeds: int) -> None:
+    """Declare the flags that say what to run, with a default number of seeds."""
+    parser.add_argument(
+        "--strategies",
+        nargs="+",
+        default=list(STRATEGIES),
+        metavar="NAME",
+        help=f"of {', '.join(KNOWN)}; default {' '.join(STRATEGIES)}",
+    )
+    parser.add_argument("--budgets", nargs="+", type=int, metavar="N", help="picks of each round")
+    parser.add_argument(
+        "--seeds", type=int, default=seeds, help=f"how many, from 0 (default {seeds})"
+    )
+    parser.add_argument(
+        "--pool-size", type=int, metavar="N", help="random rows, other ones each seed (default all)"
+    )
+    parser.add_argument(
+        "--head",
+        choices=("mlp", "linear"),
+        default="linear",
+        help="trained each round: linear, or mlp, the papers' (default linear)",
+    )
+    parser.add_argument(
+        "--scale",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="scale all features by one number to a mean norm of one over the pool",
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of ntkcpl, listed below; may be repeated",
+    )
+    parser.add_argument(
+        "--variant",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("NAME", "KEY=VALUE"),
+        help="run ntkcpl with other options beside the strategies; may be repeated",
+    )
+    parser.add_argument(
+        "--holdout",
+        type=int,
+        metavar="N",
+        help="test on N rows kept out of the pool, other ones each seed, in place of the test set: "
+        "for choosing between methods",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default ./results/DATASET")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with what --out holds; the command may name more strategies, variants, seeds "
+        "and rounds than the earlier one, or leave out all but rounds, and the report shows those "
+        "it names",
+    )
+    again.add_argument("--overwrite", action="store_true", help="remove earlier results in --out")
+
+
+def find_dataset(args: argparse.Namespace) -> str:
+    """Name the data set that is meant."""
+    if args.command == "digits":
+        return "digits"
+    own = any(getattr(args, name) for name in _FILES)
+    return args.dataset or ("custom" if own and not args.encoder else "cifar10")
+
+
+def find_paths(args: argparse.Namespace, dataset: str) -> dict[str, Path]:
+    """Find the files that the command line names, or say what it lacks."""
+    if args.command == "digits":
+        return {}
+    paths = {name: getattr(args, name) for name in _FILES if getattr(args, name)}
+    if dataset == "digits":
+        if args.encoder or paths or args.num_classes is not None:
+            raise ValueError("digits: expected no --encoder, files or --num-classes beside it")
+        return {}
+    if args.encoder:
+        if dataset != "cifar10":
+            raise ValueError(f"--encoder: expected --dataset cifar10, found {dataset}")
+        if "features" in paths or "test_features" in paths:
+            raise ValueError("--encoder: expected no --features or --test-features beside it")
+        folder = data_root() / "features"
+        for prefix, split in (("", "train"), ("test_", "test")):
+            paths[f"{prefix}features"] = folder / f"cifar10_{args.encoder}" / f"{split}.npy"
+            paths.setdefault(f"{prefix}labels", folder / f"cifar10_labels_{split}.npy")
+    needed = _FILES if dataset == "custom" else ("features", "test_features")
+    missing = [_flag(name) for name in needed if name not in paths]
+    if dataset not in BUDGETS and not args.budgets:
+        missing.append("--budgets")
+    if missing:
+        either = "--encoder, or " if dataset == "cifar10" else ""
+        raise ValueError(f"{dataset}: expected {either}{', '.join(missing)}")
+    return paths
+
+
+def load_data(args: argparse.Namespace, dataset: str, paths: Mapping[str, Path]) -> Data:
+    """Read the files, and labels that none is given for."""
+    arrays = {name: load_array(path, mapped="features" in name) for name, path in paths.items()}
+    for name, split in (("labels", "train"), ("test_labels", "test")):
+        if name not in arrays:
+            folder = args.data_dir or data_root() / "tfds"
+            arrays[name] = read_tfds_labels(dataset, split, folder)
+    known = _CLASSES.get(dataset)
+    return check_data(**arrays, num_classes=known if args.num_classes is None else args.num_classes)
+
+
+def make_plan(args: argparse.Namespace, dataset: str) -> Plan:
+    """Read and check what to run."""
+    if args.seeds < 1:
+        raise ValueError(f"--seeds: expected at least 1, found {args.seeds}")
+    plan = Plan(
+        dataset,
+        tuple(args.strategies),
+        tuple(args.budgets or BUDGETS[dataset]),
+        tuple(range(args.seeds)),
+        args.head,
+        args.pool_size,
+        args.scale,
+        read_options(args.option, "--option"),
+        _variants(args.variant),
+        args.holdout,
+    )
+    check_plan(plan)
+    return plan
+
+
+def try_plan_options(plan: Plan) -> None:
+    """Check the values of all options, by small selections."""
+    named = {"--option": plan.options, **{f"--variant {n}": o for n, o in plan.variants.items()}}
+    for flag, options in named.items():
+        if options:
+            try_options(options, flag)
+
+
+def _variants(given: Sequence[Sequence[str]]) -> dict[str, dict[str, Any]]:
+    names = [name for name, *_ in given]
+    if len(set(names)) < len(names):
+        raise ValueError(f"--variant: expected each name once, found {names}")
+    return {name: read_options(pairs, f"--variant {name}") for name, *pairs in given}
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
