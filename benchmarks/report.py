@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import INSTALL
+from benchmarks.figures import COLOURS, EMPHASISED, line_style, name_lines, pyplot
 from benchmarks.runner import Row
 
 __all__ = [
@@ -26,11 +26,6 @@ __all__ = [
 # they become rows of the table. Empty, as NTKCPL's published figures are of encoders that are not
 # here.
 PUBLISHED: dict[str, dict[str, dict[int, float]]] = {}
-
-# Okabe and Ito's colours, told apart with any colour vision; the first is kept for NTKCPL.
-_EMPHASISED = "#D55E00"
-_COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999")
-_LINES = ("-", "--", "-.", ":")
 
 
 class Curve(NamedTuple):
@@ -129,16 +124,16 @@ def _markdown(lines: list[list[str]]) -> str:
 
 def plot_curves(rows: Sequence[Row], path: Path, title: str) -> None:
     """Draw accuracy over labels, with bands of one standard deviation over seeds."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     found = {
         name: curve._replace(values=100 * curve.values) for name, curve in curves(rows).items()
     }
     # The emphasised one last, so that it lies on top.
     for name in sorted(found, key=lambda name: name == "ntkcpl"):
-        _draw(axes, found[name], _style(name, list(found)))
-    _label_ends(axes, {n: (c, _style(n, list(found))["color"]) for n, c in found.items()})
+        _draw(axes, found[name], line_style(name, list(found)))
     _finish(axes, next(iter(found.values())).num_labeled, "test accuracy (%)", title)
+    _label_ends(axes, {n: (c, line_style(n, list(found))["color"]) for n, c in found.items()})
     figure.savefig(path, dpi=160)
     plt.close(figure)
 
@@ -152,51 +147,21 @@ def plot_risk(rows: Sequence[Row], path: Path, title: str) -> None:
     estimated = curves(rows, "estimated_risk").get("ntkcpl")
     if estimated is None:
         return
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     true = curves(rows, "pool_accuracy")["ntkcpl"]
     lines = {
-        "estimated risk": (Curve(estimated.num_labeled, 100 * estimated.values), _EMPHASISED),
-        "true error": (Curve(true.num_labeled, 100 - 100 * true.values), _COLOURS[0]),
+        "estimated risk": (Curve(estimated.num_labeled, 100 * estimated.values), EMPHASISED),
+        "true error": (Curve(true.num_labeled, 100 - 100 * true.values), COLOURS[0]),
     }
     for curve, colour in lines.values():
         _draw(axes, curve, {"color": colour, "linewidth": 2, "linestyle": "-", "marker": "o"})
-    _label_ends(axes, lines)
     heading = f"{title}\nNTKCPL: clusters missed by the estimate, classes missed by the head"
     _finish(axes, true.num_labeled, "share of the pool (%)", heading)
     axes.set_ylim(bottom=0)
+    _label_ends(axes, lines)
     figure.savefig(path, dpi=160)
     plt.close(figure)
-
-
-def _pyplot() -> Any:
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ImportError(f"figures need matplotlib: {INSTALL}") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
-def _style(name: str, names: list[str]) -> dict[str, Any]:
-    if name == "ntkcpl":
-        return {
-            "color": _EMPHASISED,
-            "linewidth": 2.8,
-            "linestyle": "-",
-            "marker": "o",
-            "zorder": 5,
-        }
-    i = [other for other in names if other != "ntkcpl"].index(name)
-    line = _LINES[(i // len(_COLOURS) + i) % len(_LINES)]
-    return {
-        "color": _COLOURS[i % len(_COLOURS)],
-        "linewidth": 1.4,
-        "linestyle": line,
-        "marker": ".",
-    }
 
 
 def _draw(axes: Any, curve: Curve, style: Mapping[str, Any]) -> None:
@@ -210,32 +175,11 @@ def _draw(axes: Any, curve: Curve, style: Mapping[str, Any]) -> None:
 
 
 def _label_ends(axes: Any, found: Mapping[str, tuple[Curve, str]]) -> None:
-    """Write each name at the end of its line, parted where lines end close to one another."""
-    low, high = axes.get_ylim()
-    gap = (high - low) * 0.05
-    ends = {name: float(curve.values[:, -1].mean()) for name, (curve, _) in found.items()}
-    order = sorted(ends, key=lambda name: ends[name])
-    heights = np.array([ends[name] for name in order])
-    offsets = gap * np.arange(len(order))
-    # Least squares on heights at least a gap apart: blocks of equal shift, pooled from below.
-    blocks: list[list[float]] = []
-    for value in heights - offsets:
-        blocks.append([float(value)])
-        while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
-            blocks[-2:] = [blocks[-2] + blocks[-1]]
-    placed = np.concatenate([[np.mean(block)] * len(block) for block in blocks]) + offsets
-    for name, height in zip(order, placed, strict=True):
-        curve, colour = found[name]
-        axes.annotate(
-            name,
-            (curve.num_labeled[-1], height),
-            xytext=(6, 0),
-            textcoords="offset points",
-            color=colour,
-            va="center",
-            fontweight="bold" if name == "ntkcpl" else "normal",
-            annotation_clip=False,
-        )
+    ends = {
+        name: (float(curve.num_labeled[-1]), float(curve.values[:, -1].mean()), colour)
+        for name, (curve, colour) in found.items()
+    }
+    name_lines(axes, ends)
 
 
 def _finish(axes: Any, counts: np.ndarray, label: str, title: str) -> None:
