@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import entr
 
-from jaxal.chunking import DEFAULT_CHUNK_SIZE, map_rows
-from jaxal.select.base import Pool, Strategy, check_pool, first_best
+from jaxal.chunking import DEFAULT_CHUNK_SIZE
+from jaxal.select.base import Pool, Strategy
+from jaxal.select.scores import best_by_probs
 
 __all__ = ["ENTROPY", "EntropyInfo", "entropies", "select_entropy"]
 
@@ -43,10 +44,10 @@ def select_entropy(
       ValueError: a malformed pool or option, one without ``probs``, or more than are left.
     """
     del key
-    pool = check_pool(pool, batch_size, ("probs",), "entropy")
-    scores = map_rows(entropies, pool.probs, chunk_size=chunk_size)  # type: ignore[arg-type]
-    picks, found = first_best(scores, pool, batch_size, largest=True)
-    return jnp.asarray(picks, jnp.int32), EntropyInfo(jnp.asarray(found))
+    picks, scores = best_by_probs(
+        entropies, pool, "entropy", batch_size=batch_size, chunk_size=chunk_size, largest=True
+    )
+    return picks, EntropyInfo(scores)
 
 
 ENTROPY = Strategy("entropy", select_entropy, needs=frozenset({"probs"}))

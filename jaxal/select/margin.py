@@ -5,8 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxal.chunking import DEFAULT_CHUNK_SIZE, map_rows
-from jaxal.select.base import Pool, Strategy, check_pool, first_best
+from jaxal.chunking import DEFAULT_CHUNK_SIZE
+from jaxal.select.base import Pool, Strategy
+from jaxal.select.scores import best_by_probs
 
 __all__ = ["MARGIN", "MarginInfo", "margins", "select_margin"]
 
@@ -50,10 +51,10 @@ def select_margin(
       ValueError: a malformed pool or option, one without ``probs``, or more than are left.
     """
     del key
-    pool = check_pool(pool, batch_size, ("probs",), "margin")
-    scores = map_rows(margins, pool.probs, chunk_size=chunk_size)  # type: ignore[arg-type]
-    picks, found = first_best(scores, pool, batch_size, largest=False)
-    return jnp.asarray(picks, jnp.int32), MarginInfo(jnp.asarray(found))
+    picks, scores = best_by_probs(
+        margins, pool, "margin", batch_size=batch_size, chunk_size=chunk_size, largest=False
+    )
+    return picks, MarginInfo(scores)
 
 
 MARGIN = Strategy("margin", select_margin, needs=frozenset({"probs"}))

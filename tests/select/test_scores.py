@@ -5,9 +5,11 @@ from scipy.stats import entropy
 
 from jaxal.select import Pool
 from jaxal.select.entropy import select_entropy
+from jaxal.select.least_confidence import select_least_confidence
 from jaxal.select.margin import margins, select_margin
 
 KEY = jax.random.key(0)
+SELECT = [select_margin, select_entropy, select_least_confidence]
 
 
 @pytest.fixture
@@ -42,12 +44,20 @@ def test_entropy(pool, chunk_size):
     np.testing.assert_allclose(info.scores, scores[picks], atol=1e-5)
 
 
+@pytest.mark.parametrize("chunk_size", [7, 4096])
+def test_least_confidence(pool, chunk_size):
+    scores = pool.probs.max(axis=1)
+    picks, info = select_least_confidence(KEY, pool, batch_size=58, chunk_size=chunk_size)
+    np.testing.assert_array_equal(picks, expected(scores, pool, 58))
+    np.testing.assert_array_equal(info.scores, scores[np.asarray(picks)])
+
+
 def test_two_equal_largest_have_no_margin_and_one_class_is_its_own():
     np.testing.assert_array_equal(margins(np.array([[0.5, 0.5, 0], [1, 0, 0]])), [0, 1])
     np.testing.assert_array_equal(margins(np.ones((3, 1))), 1)
 
 
-@pytest.mark.parametrize("select", [select_margin, select_entropy])
+@pytest.mark.parametrize("select", SELECT)
 def test_equal_scores_go_by_index(pool, select):
     flat = pool._replace(probs=np.full((60, 5), 0.2))
     np.testing.assert_array_equal(select(KEY, flat, batch_size=6)[0], [0, 1, 2, 3, 5, 6])
@@ -55,7 +65,7 @@ def test_equal_scores_go_by_index(pool, select):
         select(KEY, pool._replace(probs=None), batch_size=1)
 
 
-@pytest.mark.parametrize("select", [select_margin, select_entropy])
+@pytest.mark.parametrize("select", SELECT)
 @pytest.mark.parametrize("chunk_size", [0, -1])
 def test_bad_chunk_sizes_are_named(pool, select, chunk_size):
     with pytest.raises(ValueError, match="chunk_size: expected a whole number"):
