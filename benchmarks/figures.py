@@ -42,7 +42,7 @@ def line_style(name: str, names: Sequence[str]) -> dict[str, Any]:
             "zorder": 5,
         }
     i = [other for other in names if other != "ntkcpl"].index(name)
-    line = _LINES[(i // len(COLOURS) + i) % len(_LINES)]
+    line = _LINES[(i // len(COLOURS) + i % len(COLOURS)) % len(_LINES)]
     return {
         "color": COLOURS[i % len(COLOURS)],
         "linewidth": 1.4,
@@ -52,10 +52,12 @@ def line_style(name: str, names: Sequence[str]) -> dict[str, Any]:
 
 
 def part(heights: np.ndarray, gap: float) -> np.ndarray:
-    """Move rising heights apart, so that neighbours lie at least ``gap`` from one another.
+    """Move rising heights apart within 0..1, neighbours at least ``gap`` from one another.
 
-    Of all such heights these are nearest to the given ones in least squares.
+    Of all such heights these are nearest to the given ones in least squares. Where there is no room
+    for that gap they stand evenly.
     """
+    gap = min(gap, 1 / max(len(heights) - 1, 1))
     offsets = gap * np.arange(len(heights))
     # Blocks of equal shift, pooled from below.
     blocks: list[list[float]] = []
@@ -63,17 +65,26 @@ def part(heights: np.ndarray, gap: float) -> np.ndarray:
         blocks.append([float(value)])
         while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
             blocks[-2:] = [blocks[-2] + blocks[-1]]
-    return np.concatenate([[np.mean(block)] * len(block) for block in blocks]) + offsets
+    shifts = np.concatenate([[np.mean(block)] * len(block) for block in blocks])
+    return np.clip(shifts, 0, 1 - offsets[-1]) + offsets
 
 
-def name_lines(axes: Any, ends: dict[str, tuple[float, float, str]], gap: float = 0.05) -> None:
+def name_lines(
+    axes: Any,
+    ends: dict[str, tuple[float, float, str]],
+    *,
+    gap: float = 0.05,
+    margin: bool = False,
+) -> None:
     """Write each name beside the end of its line, parted where lines end close to one another.
 
     Args:
       axes: linear or logarithmic, with their final limits.
       ends: where each line ends, and its colour.
       gap: least distance between two names, as a share of the height.
+      margin: write all names right of the axes, a thin line leading to each.
     """
+    axes.autoscale_view()  # transforms know the limits only then
     places = {
         name: axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
         for name, (x, y, _) in ends.items()
@@ -81,12 +92,21 @@ def name_lines(axes: Any, ends: dict[str, tuple[float, float, str]], gap: float 
     order = sorted(places, key=lambda name: float(places[name][1]))
     heights = part(np.array([places[name][1] for name in order]), gap)
     for name, height in zip(order, heights, strict=True):
+        x, y = places[name]
+        leader = {
+            "arrowstyle": "-",
+            "color": ends[name][2],
+            "linewidth": 0.5,
+            "relpos": (0, 0.5),
+            "shrinkB": 3,
+        }
         axes.annotate(
             name,
-            (places[name][0], height),
+            (x, y),
             xycoords="axes fraction",
-            xytext=(6, 0),
-            textcoords="offset points",
+            xytext=(1.02 if margin else x + 0.012, height),
+            textcoords="axes fraction",
+            arrowprops=leader if margin else None,
             color=ends[name][2],
             va="center",
             fontweight="bold" if name == "ntkcpl" else "normal",

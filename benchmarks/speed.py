@@ -6,330 +6,16 @@ product and the rate at which a large array is read.
 """
 
 import argparse
-import csv
 import json
-import os
-import platform
-import resource
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CASES", "add_arguments", "main", "measure"]
-
-Sizes = dict[str, int]
-FULL: Sizes = dict(
-    pool=50_000, candidates=5_000, d=512, labeled=1_000, picks=100, clusters=100, ceiling=4096
-)
-QUICK: Sizes = dict(pool=500, candidates=100, d=32, labeled=50, picks=5, clusters=10, ceiling=512)
-_LOOKED_AT = 500  # candidates
-
-
-def _best(fn: Callable[[], Any], repeats: int = 3) -> tuple[float, float]:
-    """Return seconds of the first call and of the best later one."""
-    import jax
-
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        jax.block_until_ready(fn())
-        times.append(time.perf_counter() - start)
-    return times[0], min(times[1:])
-
-
-def _matmul_rate(s: Sizes) -> float:
-    """Measure floating-point operations a second of a float32 product."""
-    import jax
-    import jax.numpy as jnp
-
-    size = s["ceiling"]
-    a = jnp.ones((size, size), jnp.float32)
-    product = jax.jit(lambda x: x @ x)
-    return 2 * size**3 / _best(lambda: product(a))[1]
-
-
-def _read_rate(s: Sizes) -> float:
-    """Measure bytes a second of summing a large float32 array, which reads it once."""
-    import jax
-    import jax.numpy as jnp
-
-    a = jnp.ones((4 * s["ceiling"], 4 * s["ceiling"]), jnp.float32)
-    total = jax.jit(lambda x: x.sum(1))
-    return a.nbytes / _best(lambda: total(a))[1]
-
-
-def _features(n: int, d: int, seed: int = 0) -> Any:
-    """Draw a mixture of 20 Gaussians, as encoders' features are: clustered."""
-    import numpy as np
-
-    rng = np.random.default_rng(seed)
-    centers = rng.normal(size=(20, d))
-    x = centers[rng.integers(20, size=n)] + rng.normal(size=(n, d))
-    return x.astype(np.float32)
-
-
-def kernel(s: Sizes) -> dict[str, Any]:
-    """Compute the closed-form NTK of a dense head, pool by candidates."""
-    import jax
-    import jax.numpy as jnp
-
-    from jaxal.kernels.dense import dense_ntk, init_dense_layers
-
-    x = jnp.asarray(_features(s["pool"], s["d"]))
-    layers = init_dense_layers(jax.random.key(0), (s["d"], s["d"], 10))
-    columns = x[: s["candidates"]]
-    first, seconds = _best(lambda: dense_ntk(layers, x, columns))
-    work = 2 * s["pool"] * s["candidates"] * 3 * s["d"]
-    return _row(
-        first, seconds, lambda: work / seconds / _matmul_rate(s), "of the matrix-product rate"
-    )
-
-
-def kernel_peer(s: Sizes) -> dict[str, Any]:
-    """Compute the same kernel, 128 x 128 points, in closed form and by neural-tangents."""
-    import jax
-    import jax.numpy as jnp
-
-    from jaxal.kernels.dense import apply_layers, dense_ntk, init_dense_layers
-    from jaxal.kernels.empirical import empirical_ntk
-
-    d = s["d"]
-    x = jnp.asarray(_features(128, d))
-    layers = init_dense_layers(jax.random.key(0), (d, d, 10))
-
-    def apply(params: Any, inputs: jax.Array) -> jax.Array:
-        replaced = [layer._replace(**p) for layer, p in zip(layers, params, strict=True)]
-        return apply_layers(replaced, inputs)
-
-    params = [{"kernel": layer.kernel, "bias": layer.bias} for layer in layers]
-    first, seconds = _best(lambda: dense_ntk(layers, x))
-    _, peer = _best(lambda: empirical_ntk(apply, params, x, engine="neural-tangents"), repeats=1)
-    return _row(first, seconds, lambda: peer / seconds, "x faster than neural-tangents")
-
-
-def condition(s: Sizes) -> dict[str, Any]:
-    """Condition the posterior on a labelled set."""
-    import jax.numpy as jnp
-    import numpy as np
-
-    from jaxal.regression import posterior
-
-    x, n, m, count = _features(s["pool"], s["d"]), s["pool"], s["candidates"], s["labeled"]
-    rng = np.random.default_rng(0)
-    rows = rng.permutation(n)[: m + count]
-    columns = jnp.asarray(x @ x[rows[:m]].T)
-    left = jnp.asarray(x @ x[rows[m:]].T)
-    targets = np.eye(s["clusters"], dtype=np.float32)[rng.integers(s["clusters"], size=count)]
-
-    def fit() -> Any:
-        return posterior(
-            columns,
-            rows[:m],
-            kernel_labeled=left,
-            labeled=rows[m:],
-            targets=targets,
-            ridge=float(s["d"]),
-        )
-
-    first, seconds = _best(fit)
-    work = 2 * n * count * (m + count + s["clusters"])
-    return _row(
-        first, seconds, lambda: work / seconds / _matmul_rate(s), "of the matrix-product rate"
-    )
-
-
-def look_ahead(s: Sizes) -> dict[str, Any]:
-    """Look ahead at 500 candidates, one at a time, each a new prediction of the whole pool."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from jaxal import regression
-
-    x, n, k = _features(s["pool"], s["d"]), s["pool"], s["clusters"]
-    count = min(_LOOKED_AT, s["candidates"])
-    rng = np.random.default_rng(0)
-    rows = np.sort(rng.permutation(n)[: s["candidates"]])
-    state = regression.posterior(
-        jnp.asarray(x @ x[rows].T), rows, num_outputs=k, ridge=float(s["d"])
-    )
-    columns, targets = np.arange(count), np.eye(k, dtype=np.float32)[rng.integers(k, size=count)]
-
-    def look() -> None:
-        for i in range(count):
-            jax.block_until_ready(
-                regression.look_ahead(state, columns[i : i + 1], targets[i : i + 1])
-            )
-
-    first, seconds = _best(look, repeats=1)
-    # each prediction is made of the one before, which is read, and written
-    moved = count * 2 * 4 * n * k
-    return _row(
-        first,
-        seconds,
-        lambda: seconds * _read_rate(s) / moved,
-        "x the time of its passes over memory",
-    )
-
-
-def greedy_picks(s: Sizes) -> dict[str, Any]:
-    """Make greedy picks by the squared risk: one read of the kernel a pick is unavoidable."""
-    import jax.numpy as jnp
-    import numpy as np
-
-    from jaxal.regression import posterior
-    from jaxal.risk import greedy
-
-    x, n, m = _features(s["pool"], s["d"]), s["pool"], s["candidates"]
-    rng = np.random.default_rng(0)
-    rows = np.sort(rng.permutation(n)[:m])
-    state = posterior(
-        jnp.asarray(x @ x[rows].T),
-        rows,
-        num_outputs=s["clusters"],
-        ridge=float(s["d"]),
-        capacity=s["picks"],
-    )
-    labels = rng.integers(s["clusters"], size=n)
-    weights, open_ = np.full(n, 1 / n, np.float32), np.ones(m, bool)
-    first, seconds = _best(
-        lambda: greedy(state, labels, weights, open_, batch_size=s["picks"])[0], repeats=1
-    )
-
-    # the scores' start reads the kernel twice, and multiplies it by the clusters' errors
-    def ratio() -> float:
-        passes = (s["picks"] + 2) * 4 * n * m / _read_rate(s)
-        return seconds / (passes + 2 * n * m * s["clusters"] / _matmul_rate(s))
-
-    return _row(first, seconds, ratio, "x the time of its passes over memory")
-
-
-def clusters(s: Sizes) -> dict[str, Any]:
-    """Run k-means beside scikit-learn's, one start each, the mean of three seeds."""
-    import jax
-    import numpy as np
-    from sklearn.cluster import KMeans
-
-    from jaxal.clustering import kmeans
-
-    x = _features(s["pool"], min(s["d"], 256))
-    k = s["clusters"]
-    first, _ = _best(lambda: kmeans(jax.random.key(9), x, k).inertia, repeats=1)
-    ours, theirs, inertias = [], [], []
-    for seed in range(3):
-        start = time.perf_counter()
-        found = jax.block_until_ready(kmeans(jax.random.key(seed), x, k))
-        ours.append(time.perf_counter() - start)
-        start = time.perf_counter()
-        peer = KMeans(k, n_init=1, random_state=seed).fit(x)
-        theirs.append(time.perf_counter() - start)
-        inertias.append(float(found.inertia) / peer.inertia_)
-    note = f"x faster than scikit-learn; inertia ratio {np.mean(inertias):.4f}"
-    return _row(first, float(np.mean(ours)), lambda: float(np.mean(theirs) / np.mean(ours)), note)
-
-
-def neighbors(s: Sizes) -> dict[str, Any]:
-    """Find each pool sample's 20 nearest by cosine."""
-    from jaxal.neighbors import nearest_neighbors
-
-    d = min(s["d"], 256)
-    x = _features(s["pool"], d)
-    first, seconds = _best(lambda: nearest_neighbors(x, 20), repeats=1)
-    work = 2 * s["pool"] ** 2 * d
-    return _row(
-        first, seconds, lambda: work / seconds / _matmul_rate(s), "of the matrix-product rate"
-    )
-
-
-def embedding(s: Sizes) -> dict[str, Any]:
-    """Embed the pool for clustering, its neighbours included."""
-    from jaxal.embedding import cluster_embedding
-
-    x = _features(s["pool"], s["d"])
-    first, seconds = _best(lambda: cluster_embedding(x), repeats=1)
-    work = 2 * s["pool"] ** 2 * min(s["d"], 128)
-    return _row(
-        first,
-        seconds,
-        lambda: seconds * _matmul_rate(s) / work,
-        "x the product that finds its neighbours",
-    )
-
-
-def head(s: Sizes) -> dict[str, Any]:
-    """Train the paper's head, 100 epochs on the labelled samples."""
-    import jax
-    import numpy as np
-
-    from jaxal.train.head import PROXY, train_head
-
-    x, d, count = _features(s["pool"], s["d"]), s["d"], s["labeled"]
-    rng = np.random.default_rng(0)
-    rows, labels = rng.permutation(len(x))[:count], rng.integers(10, size=count)
-    first, seconds = _best(
-        lambda: train_head(jax.random.key(0), x, rows, labels, 10, config=PROXY).losses
-    )
-    work = 6 * count * PROXY.epochs * (d * d + 10 * d)
-    return _row(
-        first, seconds, lambda: work / seconds / _matmul_rate(s), "of the matrix-product rate"
-    )
-
-
-def ntkcpl_round(s: Sizes) -> dict[str, Any]:
-    """Run a full NTKCPL round: clusters, kernel, posterior, picks."""
-    import jax
-    import numpy as np
-
-    from jaxal.select import Pool
-    from jaxal.select.ntkcpl import select
-
-    x, n = _features(s["pool"], s["d"]), s["pool"]
-    rng = np.random.default_rng(0)
-    count = 2 * s["clusters"] - s["picks"]
-    labeled, labels = rng.permutation(n)[:count], rng.integers(10, size=count)
-    probs = rng.dirichlet(np.ones(10), size=n).astype(np.float32)
-    embedded = _features(n, 100)  # made once a pool, not once a round
-    pool = Pool(x, 10, labeled, labels, probs=probs, embedding=embedded)
-
-    def run() -> Any:
-        return select(
-            jax.random.key(0), pool, batch_size=s["picks"], num_candidates=s["candidates"]
-        )[0]
-
-    first, seconds = _best(run, repeats=1)
-
-    def ratio() -> float:
-        product = 3 * 2 * n * s["candidates"] * s["d"] / _matmul_rate(s)
-        passes = (s["picks"] + 3) * 4 * n * s["candidates"] / _read_rate(s)
-        return seconds / (product + passes)
-
-    return _row(first, seconds, ratio, "x the kernel's product and the passes over memory")
-
-
-def _row(first: float, seconds: float, ratio: Callable[[], float], note: str) -> dict[str, Any]:
-    # read before the ratio, whose ceilings take memory of their own
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2  # Linux gives KiB
-    return dict(first=first, seconds=seconds, peak_gib=peak, ratio=ratio(), compared=note)
-
-
-CASES: dict[str, Callable[[Sizes], dict[str, Any]]] = {
-    fn.__name__: fn
-    for fn in (
-        kernel,
-        kernel_peer,
-        condition,
-        look_ahead,
-        greedy_picks,
-        clusters,
-        neighbors,
-        embedding,
-        head,
-        ntkcpl_round,
-    )
-}
+from benchmarks import peers, scale
+from benchmarks.measuring import describe_device, markdown, run_alone, table_line, write_report
+from benchmarks.speed_cases import CASES, FULL, QUICK
+
+__all__ = ["add_arguments", "main", "measure"]
 
 
 def measure(case: str, *, quick: bool = False) -> dict[str, Any]:
@@ -338,58 +24,83 @@ def measure(case: str, *, quick: bool = False) -> dict[str, Any]:
     Raises:
       RuntimeError: the process failed; with what it printed.
     """
-    command = [sys.executable, "-m", "benchmarks.speed", "--cases", case, "--in-process"]
-    done = subprocess.run(
-        command + ["--quick"] * quick, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"the speed case {case} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    given = ["--cases", case, "--in-process", *["--quick"] * quick]
+    return run_alone("benchmarks.speed", given, f"the speed case {case}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command-line options."""
-    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--cases",
+        nargs="+",
+        choices=list(CASES),
+        default=list(CASES),
+        metavar="CASE",
+        help=f"of {', '.join(CASES)}; default all",
+    )
+    what.add_argument(
+        "--peers",
+        action="store_true",
+        help="instead: strategies beside scikit-activeml's, into speed_peers.md and .csv",
+    )
+    what.add_argument(
+        "--scale",
+        action="store_true",
+        help="instead: strategies on a large pool, time and peak memory beside the ceiling of "
+        "their own arithmetic, into speed_scale.md and .csv",
+    )
+    parser.add_argument(
+        "--strategies",
+        nargs="+",
+        metavar="NAME",
+        help="with --peers or --scale: only these; default all that there are",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=900.0,
+        metavar="SECONDS",
+        help="with --scale: after which a strategy is given up (default 900)",
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
-    parser.add_argument("--out", type=Path, default=Path("results/speed"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/speed"), help="default ./results/speed"
+    )
     parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the speed benchmark: print a table, write ``speed.csv`` and ``speed.md``."""
+    """Run the speed benchmark: print a table, write it as ``.csv`` and ``.md``."""
     if args.in_process:
         print(json.dumps(CASES[args.cases[0]](QUICK if args.quick else FULL)))
         return 0
-    import jax
-
+    if args.peers:
+        peers.compare(args.strategies, args.out, quick=args.quick)
+        return 0
+    if args.scale:
+        measured = scale.measure_all(
+            args.strategies, args.out, timeout=args.timeout, quick=args.quick
+        )
+        return int(any(row["status"] == "failed" for row in measured))
+    if args.strategies:
+        raise ValueError("--strategies: expected --peers or --scale beside it")
     sizes = QUICK if args.quick else FULL
-    lines = [
-        f"Device {jax.devices()[0].device_kind}, {os.cpu_count()} cores ({platform.machine()}), "
-        f"jax {jax.__version__}; sizes {json.dumps(sizes)}.",
-        "",
-        "| case | seconds | first call, with compilation | peak GiB | ratio | compared |",
-        "|---|---|---|---|---|---|",
-    ]
-    rows = []
+    header = ["case", "seconds", "first call, with compilation", "peak GiB", "ratio", "compared"]
+    rows, cells = [], []
     for case in args.cases:
         found = measure(case, quick=args.quick)
         rows.append({"case": case, **found})
-        lines.append(
-            f"| {case} | {found['seconds']:.3g} | {found['first']:.3g} | "
-            f"{found['peak_gib']:.2f} | {found['ratio']:.3g} | {found['compared']} |"
-        )
-        print(lines[-1], flush=True)
-    _write(args.out, lines, rows)
+        numbers = [f"{found[name]:.3g}" for name in ("seconds", "first")]
+        numbers += [f"{found['peak_gib']:.2f}", f"{found['ratio']:.3g}"]
+        cells.append([case, *numbers, found["compared"]])
+        print(table_line(cells[-1]), flush=True)
+    write_report(
+        args.out / "speed",
+        rows,
+        [f"Device {describe_device()}; sizes {json.dumps(sizes)}.", markdown(header, cells)],
+    )
     return 0
-
-
-def _write(out: Path, lines: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "speed.md").write_text("\n".join(lines) + "\n")
-    with (out / "speed.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@ import math
 
 import pytest
 
-from benchmarks import speed
+from benchmarks import speed, speed_cases
 from benchmarks.__main__ import main
 
 
-@pytest.mark.parametrize("case", list(speed.CASES))
+@pytest.mark.parametrize("case", list(speed_cases.CASES))
 def test_measures(case):
-    found = speed.CASES[case](speed.QUICK)
+    found = speed_cases.CASES[case](speed_cases.QUICK)
     assert found["first"] > 0 and found["seconds"] > 0 and found["peak_gib"] > 0
     assert found["ratio"] > 0 and math.isfinite(found["ratio"]) and found["compared"]
 

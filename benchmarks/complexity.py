@@ -1,0 +1,104 @@
+"""What each strategy costs: its time and memory as its module states them, and a lower bound.
+
+n is the pool's rows, d its features, c the classes, l the labelled rows, b the picks. The bound
+counts the matrix products a strategy cannot do without and the passes over memory that its
+picks, one after the other, need; what it does beside that is overhead.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from benchmarks.selecting import Sizes
+
+__all__ = ["COMPLEXITY", "Complexity", "Work", "ceiling_seconds"]
+
+# k-means stops when the data let it; so many sweeps are counted.
+_SWEEPS = 10
+_FLOAT = 4  # bytes
+
+
+class Work(NamedTuple):
+    """What cannot be avoided."""
+
+    flops: float = 0.0  # of matrix products
+    bytes: float = 0.0  # read from or written to memory beside them
+
+
+class Complexity(NamedTuple):
+    """What a strategy costs with its default options."""
+
+    time: str
+    memory: str  # beside the pool's features
+    work: Callable[[Sizes], Work]
+
+
+def ceiling_seconds(name: str, sizes: Sizes, matmul_rate: float, read_rate: float) -> float:
+    """Say how long a strategy's unavoidable work takes at the device's measured rates.
+
+    Args:
+      name: of the strategy.
+      sizes: of its pool.
+      matmul_rate: operations a second.
+      read_rate: bytes a second.
+    """
+    work = COMPLEXITY[name].work(sizes)
+    return work.flops / matmul_rate + work.bytes / read_rate
+
+
+def _random(s: Sizes) -> Work:
+    return Work(bytes=_FLOAT * s.pool)
+
+
+def _scores(s: Sizes) -> Work:
+    return Work(bytes=_FLOAT * s.pool * s.classes)
+
+
+def _coreset(s: Sizes) -> Work:
+    return Work(
+        flops=2 * s.pool * s.features * s.labeled, bytes=_FLOAT * s.pool * s.features * s.picks
+    )
+
+
+def _kmeans(n: int, d: int, k: int) -> float:
+    """Count the operations of one start and its sweeps."""
+    return 2 * n * k * d * (2 + int(math.log(k)) + _SWEEPS)
+
+
+def _typiclust(s: Sizes) -> Work:
+    k = min(s.labeled + s.picks, 500)
+    # all pairs within each cluster, were the clusters of one size
+    return Work(flops=_kmeans(s.pool, s.features, k) + 2 * s.pool**2 / k * s.features)
+
+
+def _ntkcpl(s: Sizes) -> Work:
+    candidates, width = min(4000, s.pool - s.labeled), 512
+    clusters = min(max((s.labeled + s.picks) // 2, 2), 100)
+    kernel = 2 * s.pool * (candidates + s.labeled) * (s.features + 2 * width)
+    given = 2 * s.pool * s.labeled * (candidates + s.labeled + clusters)
+    scores = 2 * s.pool * candidates * clusters
+    return Work(
+        flops=kernel + given + scores + 5 * _kmeans(s.pool, s.embedding, clusters),
+        bytes=_FLOAT * s.pool * candidates * (s.picks + 2),
+    )
+
+
+_SCORES = Complexity("n·c", "n", _scores)
+_CORESET = Complexity("n·d·(l + b)", "n·d", _coreset)
+
+COMPLEXITY: dict[str, Complexity] = {
+    "random": Complexity("n", "n", _random),
+    "margin": _SCORES,
+    "entropy": _SCORES,
+    "coreset": _CORESET,
+    "coreset-hidden": _CORESET,
+    "typiclust": Complexity(
+        "n·d·k a sweep of k-means, + n²·d/k; k = min(l + b, 500)", "n·d", _typiclust
+    ),
+    "ntkcpl": Complexity(
+        "n·(m + l)·(d + 2w) + n·l·(m + l + k) + n·m·(k + b); m = 4000 candidates, w = 512, "
+        "k = min((l + b)/2, 100)",
+        "n·(m + l + k + b)",
+        _ntkcpl,
+    ),
+}
