@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from benchmarks import compare, speed
+from benchmarks import compare, growth, speed
 from benchmarks.arguments import add_data, add_plan
 from benchmarks.options import list_options
 
@@ -24,6 +24,14 @@ environment variable JAXAL_DATA names: features/cifar10_ENCODER/{train,test}.npy
 features/cifar10_labels_{train,test}.npy and tfds/.
 
 The figures that NTKCPL's paper gives stand in no table: they are of encoders that are not here."""
+
+_SPEED = """\
+Time the hot paths and their peak memory, beside ceilings measured in the same run; or, with --peers
+or --scale, whole strategies. Features are synthetic."""
+_GROWTH = """\
+Time strategies and their peak memory on ever larger pools of synthetic features, each point in a
+process of its own; write growth.csv, growth.md and growth.png."""
+_COMMANDS = {"speed": speed.main, "growth": growth.main}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,7 +56,16 @@ def _parser() -> argparse.ArgumentParser:
     add_data(ntkcpl)
     for command in (digits, ntkcpl):
         add_plan(command, seeds=5 if command is digits else 3)
-    speed.add_arguments(commands.add_parser("speed", help="time and memory of the hot paths"))
+    speed.add_arguments(
+        commands.add_parser(
+            "speed", help="time and memory of the hot paths, and of strategies", description=_SPEED
+        )
+    )
+    growth.add_arguments(
+        commands.add_parser(
+            "growth", help="time and memory of strategies by pool size", description=_GROWTH
+        )
+    )
     parser.description = (
         "Without a command: digits, a comparison on small images that needs no data. Its flags,\n"
         f"explained by `digits --help`, then stand alone:\n\n{digits.format_usage()}"
@@ -63,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         given = ["digits", *given]
     args = _parser().parse_args(given)
     try:
-        status = speed.main(args) if args.command == "speed" else compare.main(args)
+        status = _COMMANDS.get(args.command, compare.main)(args)
         sys.stdout.flush()
         return status
     except BrokenPipeError:
