@@ -7,9 +7,12 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from jaxal.select.activeft import ACTIVEFT
 from jaxal.select.base import Pool, Strategy, check_pool, unlabeled
+from jaxal.select.class_balanced import CLASS_BALANCED
 from jaxal.select.coreset import CORESET, CORESET_HIDDEN
 from jaxal.select.entropy import ENTROPY
+from jaxal.select.least_confidence import LEAST_CONFIDENCE
 from jaxal.select.margin import MARGIN
 from jaxal.select.ntkcpl import NTKCPL
 from jaxal.select.random import RANDOM
@@ -29,11 +32,14 @@ STRATEGIES: dict[str, Strategy] = {
     strategy.name: strategy
     for strategy in (
         RANDOM,
+        CLASS_BALANCED,
         MARGIN,
+        LEAST_CONFIDENCE,
         ENTROPY,
         CORESET,
         CORESET_HIDDEN,
         TYPICLUST,
+        ACTIVEFT,
         NTKCPL,
     )
 }
