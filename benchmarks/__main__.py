@@ -39,7 +39,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command")
-    listed = f"options of ntkcpl, for --option and --variant, with defaults:\n{list_options()}"
+    listed = (
+        "options of ntkcpl, for --option and --variant, with defaults; those of others are in the\n"
+        f"help of strategies:\n{list_options('ntkcpl')}"
+    )
     digits = commands.add_parser(
         "digits",
         help="the default: six strategies on handwritten digits, in minutes",

@@ -3,12 +3,11 @@
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks.data import ENCODERS, Data, check_data, data_root, load_array
 from benchmarks.data import tfds_labels as read_tfds_labels
 from benchmarks.options import read_options, try_options
-from benchmarks.plan import Plan, check_plan
+from benchmarks.plan import Entry, Plan, check_plan, flag_of
 from jaxal.select import STRATEGIES as KNOWN
 
 __all__ = [
@@ -20,6 +19,7 @@ __all__ = [
     "find_paths",
     "load_data",
     "make_plan",
+    "read_entries",
     "try_plan_options",
 ]
 
@@ -94,16 +94,17 @@ def add_plan(parser: argparse.ArgumentParser, *, seeds: int) -> None:
         "--option",
         action="append",
         default=[],
-        metavar="KEY=VALUE",
-        help="an option of ntkcpl, listed below; may be repeated",
+        metavar="[STRATEGY.]KEY=VALUE",
+        help="an option of a strategy, of ntkcpl where none is named; may be repeated",
     )
     parser.add_argument(
         "--variant",
         nargs="+",
         action="append",
         default=[],
-        metavar=("NAME", "KEY=VALUE"),
-        help="run ntkcpl with other options beside the strategies; may be repeated",
+        metavar=("NAME", "[STRATEGY] KEY=VALUE"),
+        help="run a strategy, ntkcpl where none is named, with other options beside the "
+        "strategies; may be repeated",
     )
     parser.add_argument(
         "--holdout",
@@ -177,14 +178,12 @@ def make_plan(args: argparse.Namespace, dataset: str) -> Plan:
         raise ValueError(f"--seeds: expected at least 1, found {args.seeds}")
     plan = Plan(
         dataset,
-        tuple(args.strategies),
+        read_entries(args.strategies, args.option, args.variant),
         tuple(args.budgets or BUDGETS[dataset]),
         tuple(range(args.seeds)),
         args.head,
         args.pool_size,
         args.scale,
-        read_options(args.option, "--option"),
-        _variants(args.variant),
         args.holdout,
     )
     check_plan(plan)
@@ -193,17 +192,45 @@ def make_plan(args: argparse.Namespace, dataset: str) -> Plan:
 
 def try_plan_options(plan: Plan) -> None:
     """Check the values of all options, by small selections."""
-    named = {"--option": plan.options, **{f"--variant {n}": o for n, o in plan.variants.items()}}
-    for flag, options in named.items():
-        if options:
-            try_options(options, flag)
+    for name, entry in plan.entries.items():
+        if entry.options:
+            try_options(entry.strategy, entry.options, flag_of(name, entry))
 
 
-def _variants(given: Sequence[Sequence[str]]) -> dict[str, dict[str, Any]]:
-    names = [name for name, *_ in given]
+def read_entries(
+    strategies: Sequence[str], options: Sequence[str], variants: Sequence[Sequence[str]]
+) -> dict[str, Entry]:
+    """Read what to run.
+
+    Args:
+      strategies: names of strategies.
+      options: ``KEY=VALUE`` for ntkcpl, ``STRATEGY.KEY=VALUE`` for any.
+      variants: of each its name, then a strategy where it is not ntkcpl, then ``KEY=VALUE``.
+
+    Raises:
+      ValueError: names that come twice, options of what is not run, or something unreadable.
+    """
+    if len(set(strategies)) < len(strategies):
+        raise ValueError(f"strategies: expected each once, found {list(strategies)}")
+    given: dict[str, list[str]] = {name: [] for name in strategies}
+    for pair in options:
+        key, equals, value = pair.partition("=")
+        strategy, _, key = key.rpartition(".")
+        strategy = strategy or "ntkcpl"
+        if strategy not in given:
+            raise ValueError(f"--option: expected {strategy} among the strategies, for {pair!r}")
+        given[strategy].append(f"{key}{equals}{value}")
+    entries = {n: Entry(n, read_options(pairs, f"--option {n}")) for n, pairs in given.items()}
+    names = [name for name, *_ in variants]
     if len(set(names)) < len(names):
         raise ValueError(f"--variant: expected each name once, found {names}")
-    return {name: read_options(pairs, f"--variant {name}") for name, *pairs in given}
+    for name, *pairs in variants:
+        named = bool(pairs) and pairs[0] in KNOWN
+        own = read_options(pairs[named:], f"--variant {name}")
+        if name in entries:
+            raise ValueError(f"--variant: expected a name that is no strategy's, found {name!r}")
+        entries[name] = Entry(pairs[0] if named else "ntkcpl", own)
+    return entries
 
 
 def _flag(name: str) -> str:

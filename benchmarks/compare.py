@@ -101,13 +101,18 @@ def _circumstances(plan: Plan, data: Data) -> list[str]:
     test = plan.holdout or len(data.test_features)
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
     device = jax.devices()[0]
+    own = [
+        f"{name}: {entry.strategy} with {_options(entry.options)}"
+        for name, entry in plan.entries.items()
+        if entry.options or name != entry.strategy
+    ]
     return [
         f"pool {pool} of {len(data.features)} rows, {data.features.shape[1]} features, test "
         f"{test}, {data.num_classes} classes; features "
         + ("scaled to a mean norm of one" if plan.scale else "as they are"),
         f"picks a round {' '.join(map(str, plan.budgets))}; seeds {_listed(plan.seeds)}; "
-        f"head {plan.head}; ntkcpl with {_options(plan.options)}",
-        *(f"{name}: ntkcpl with {_options(own)}" for name, own in plan.variants.items()),
+        f"head {plan.head}; options are the defaults" + (", but for these:" if own else ""),
+        *own,
         f"device {device.platform} ({device.device_kind}), processor {_processor()}, "
         f"{os.cpu_count()} cores",
         f"{versions}, Python {platform.python_version()}",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.data import Data
-from benchmarks.plan import Plan
+from benchmarks.plan import Entry, Plan
 from jaxal.records import fingerprint
 
 __all__ = ["FEATURES", "RUNS", "open_folder"]
@@ -37,7 +37,8 @@ def open_folder(out: Path, plan: Plan, data: Data | None, *, resume: bool, overw
       ValueError: the folder holds something else, or results that may not be touched.
     """
     prints = None if data is None else {k: _fingerprint(v) for k, v in data._asdict().items()}
-    settings = json.loads(json.dumps({**plan._asdict(), "data": prints}))
+    entries = {name: entry._asdict() for name, entry in plan.entries.items()}
+    settings = json.loads(json.dumps({**plan._asdict(), "entries": entries, "data": prints}))
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out: expected a folder, found the file {out}")
     if out.is_dir() and any(out.iterdir()):
@@ -90,16 +91,13 @@ def _clear(out: Path) -> None:
 
 
 def _joined(out: Path, wanted: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """Add the options of runs that are there to the settings wanted, which must agree with them."""
+    """Add the entries of runs that are there to the settings wanted, which must agree with them."""
     ran = {path.name.rpartition("-")[0] for path in _runs(out)}
-    theirs = {name: options for name, options in found["variants"].items() if name in ran}
-    if "ntkcpl" in ran:
-        theirs["ntkcpl"] = found["options"]
-    ours = dict(wanted["variants"])
-    if "ntkcpl" in wanted["strategies"]:
-        ours["ntkcpl"] = wanted["options"]
+    theirs = {name: entry for name, entry in found["entries"].items() if name in ran}
+    ours = wanted["entries"]
     pairs = {name: (wanted[name], found[name]) for name in _SHARED}
-    pairs |= {f"options of {n}": (ours[n], theirs[n]) for n in sorted(ours.keys() & theirs.keys())}
+    for name in sorted(ours.keys() & theirs.keys()):
+        pairs |= {f"{k} of {name}": (ours[name][k], theirs[name][k]) for k in Entry._fields}
     if wanted["budgets"][: len(found["budgets"])] != found["budgets"]:
         pairs["budgets"] = wanted["budgets"], found["budgets"]
     for name in wanted["data"] or {}:
@@ -110,5 +108,4 @@ def _joined(out: Path, wanted: dict[str, Any], found: dict[str, Any]) -> dict[st
             f"{out}: holds results of other settings ({'; '.join(differing)}); "
             "choose another --out, or pass --overwrite"
         )
-    options = theirs | ours
-    return {**wanted, "options": options.pop("ntkcpl", {}), "variants": options}
+    return {**wanted, "entries": theirs | ours}

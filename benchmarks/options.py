@@ -1,16 +1,17 @@
-"""Options of ntkcpl as a command line gives them: list them, read them, check them up front."""
+"""Options of strategies as a command line gives them: list, read and check them up front."""
 
 import ast
+import functools
 import inspect
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
 import numpy as np
 
-from jaxal.select import Pool
-from jaxal.select.ntkcpl import select
+from jaxal.select import Pool, get_strategy
+from jaxal.train.head import train_head
 
 __all__ = ["check_options", "list_options", "read_options", "try_options"]
 
@@ -49,64 +50,78 @@ def _literal(value: str) -> Any:
         return value
 
 
-def list_options() -> str:
-    """List the options, one a line, with their defaults and what they take."""
-    parameters = inspect.signature(select).parameters
-    lines = ((f"{n}={parameters[n].default}", _wanted(hint)) for n, hint in _known().items())
+def list_options(strategy: str) -> str:
+    """List a strategy's options, one a line, with their defaults and what they take."""
+    parameters = inspect.signature(get_strategy(strategy).select).parameters
+    known = _known(strategy)
+    lines = ((f"{n}={parameters[n].default}", _wanted(hint)) for n, hint in known.items())
     return "\n".join(f"  {given:26} {wanted}" for given, wanted in lines)
 
 
-def check_options(options: Mapping[str, Any], flag: str) -> None:
+def check_options(strategy: str, options: Mapping[str, Any], flag: str) -> None:
     """Check names and types.
 
     Args:
-      options: of ntkcpl.
+      strategy: whose options they are.
+      options: by name.
       flag: what to call them in an error.
 
     Raises:
       ValueError: a name that is none of a plain value's, or a value of another type.
     """
-    known = _known()
+    known = _known(strategy)
     for name, value in options.items():
         if name not in known:
-            raise ValueError(f"{flag}: expected one of {', '.join(known)}, found {name!r}")
+            expected = f"one of {', '.join(known)}" if known else "none, as it takes no options"
+            raise ValueError(f"{flag}: expected {expected}, found {name!r}")
         if not _fits(value, known[name]):
             raise ValueError(f"{flag}: {name}: expected {_wanted(known[name])}, found {value!r}")
 
 
-def try_options(options: Mapping[str, Any], flag: str) -> None:
+def try_options(strategy: str, options: Mapping[str, Any], flag: str) -> None:
     """Check values, by a selection from a pool of twelve samples.
 
     Raises:
-      ValueError: what ntkcpl refuses.
+      ValueError: what the strategy refuses.
     """
+    found = get_strategy(strategy)
     n, classes = 12, 3
     rng = np.random.default_rng(0)
     features = rng.normal(size=(n, 4)).astype(np.float32)
+    labeled, key = np.arange(classes), jax.random.key(0)
     pool = Pool(
         features,
         classes,
-        labeled=np.arange(classes),
-        labels=np.arange(classes),
+        labeled=labeled,
+        labels=labeled,
         probs=rng.dirichlet(np.ones(classes), size=n).astype(np.float32),
         hidden=features,
         embedding=features,
     )
+    true_labels = {"true_labels": np.arange(n) % classes} if found.oracle else {}
     try:
-        select(jax.random.key(0), pool, batch_size=2, **options)
+        if "trained" in found.needs_with(options):
+            pool = pool._replace(trained=train_head(key, features, labeled, labeled, classes))
+        found.select(key, pool, batch_size=2, **options, **true_labels)
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{flag}: {error}") from error
 
 
-def _known() -> dict[str, Any]:
+def _known(strategy: str) -> dict[str, Any]:
     """Map each option that a plain value can be given for to its type."""
+    select: Callable[..., Any] = get_strategy(strategy).select
+    fixed = {"batch_size"}
+    while isinstance(select, functools.partial):
+        # What a strategy sets for good is what makes it that strategy.
+        fixed |= select.keywords.keys()
+        select = select.func
     hints = typing.get_type_hints(select)
     options = [
         parameter.name
         for parameter in inspect.signature(select).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "batch_size"
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in fixed
     ]
-    return {name: hints[name] for name in options if _is_plain(hints[name])}
+    return {name: hints[name] for name in options if _is_plain(hints.get(name, Any))}
 
 
 def _is_plain(hint: Any) -> bool:

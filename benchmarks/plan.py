@@ -8,21 +8,26 @@ from benchmarks.options import check_options
 from jaxal.checks import check_batch_size, check_positive
 from jaxal.select import STRATEGIES, get_strategy
 
-__all__ = ["Plan", "check_plan"]
+__all__ = ["Entry", "Plan", "check_plan", "flag_of"]
+
+
+class Entry(NamedTuple):
+    """A strategy, with options for it."""
+
+    strategy: str
+    options: Mapping[str, Any] = {}
 
 
 class Plan(NamedTuple):
     """What to run."""
 
     dataset: str
-    strategies: tuple[str, ...]
+    entries: Mapping[str, Entry]  # by name: a strategy's own, or that of a variant
     budgets: tuple[int, ...]  # picks of each round
     seeds: tuple[int, ...]
     head: str = "linear"  # of `benchmarks.runner.HEADS`
     pool_size: int | None = None  # random rows, by seed; None: all
     scale: bool = True  # features to a mean norm of one
-    options: Mapping[str, Any] = {}  # for ntkcpl
-    variants: Mapping[str, Mapping[str, Any]] = {}  # ntkcpl again, by name, with other options
     holdout: int | None = None  # rows kept out of the pool, by seed, to test on; None: the test set
 
 
@@ -34,13 +39,14 @@ def check_plan(plan: Plan, available: int | None = None) -> None:
       available: rows of the pool, where known.
 
     Raises:
-      ValueError: unknown strategies or options, repeated names or seeds, or too large a budget.
+      ValueError: unknown strategies or options, bad names, repeated seeds, or too large a budget.
     """
-    for name, found in (("strategies", plan.strategies), ("seeds", plan.seeds)):
-        if len(set(found)) < len(found) or not (found or (name == "strategies" and plan.variants)):
-            raise ValueError(f"{name}: expected at least one, each once, found {list(found)}")
-    for name in plan.strategies:
-        get_strategy(name)
+    if not plan.entries:
+        raise ValueError("strategies: expected at least one, found none")
+    if len(set(plan.seeds)) < len(plan.seeds) or not plan.seeds:
+        raise ValueError(f"seeds: expected at least one, each once, found {list(plan.seeds)}")
+    for name, entry in plan.entries.items():
+        _check_entry(name, entry)
     if not plan.budgets:
         raise ValueError("budgets: expected at least one round, found none")
     for size in plan.budgets:
@@ -58,13 +64,18 @@ def check_plan(plan: Plan, available: int | None = None) -> None:
         check_batch_size(sum(plan.budgets), plan.pool_size or kept, "budgets")
     elif plan.pool_size is not None:
         check_batch_size(sum(plan.budgets), plan.pool_size, "budgets")
-    if plan.options and "ntkcpl" not in plan.strategies:
-        raise ValueError("--option: expected ntkcpl among the strategies, it is what takes them")
-    check_options(plan.options, "--option")
-    for name, options in plan.variants.items():
-        if name in STRATEGIES or not re.fullmatch(r"[\w.+]+", name):
-            raise ValueError(
-                "--variant: expected a name of letters, digits, _ . + that is no strategy's, "
-                f"found {name!r}"
-            )
-        check_options(options, f"--variant {name}")
+
+
+def _check_entry(name: str, entry: Entry) -> None:
+    get_strategy(entry.strategy)
+    if name != entry.strategy and (name in STRATEGIES or not re.fullmatch(r"[\w.+]+", name)):
+        raise ValueError(
+            "--variant: expected a name of letters, digits, _ . + that is no strategy's, "
+            f"found {name!r}"
+        )
+    check_options(entry.strategy, entry.options, flag_of(name, entry))
+
+
+def flag_of(name: str, entry: Entry) -> str:
+    """Name what gave an entry its options, for errors."""
+    return f"--option {name}" if name == entry.strategy else f"--variant {name}"

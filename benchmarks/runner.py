@@ -50,18 +50,18 @@ def run_plan(plan: Plan, data: Data, out: Path) -> list[Row]:
     """
     check_plan(plan, len(data.features))
     rows: dict[tuple[str, int], list[Row]] = {}
-    options = {**dict.fromkeys(plan.strategies), "ntkcpl": plan.options, **plan.variants}
-    names = (*plan.strategies, *plan.variants)
-    with progress(len(names) * len(plan.seeds), len(plan.budgets)) as bar:
+    with progress(len(plan.entries) * len(plan.seeds), len(plan.budgets)) as bar:
         for seed in plan.seeds:
             if not rows or plan.pool_size is not None or plan.holdout is not None:
                 pool = draw_pool(
                     data, seed, pool_size=plan.pool_size, holdout=plan.holdout, scale=plan.scale
                 )
                 embedding = None
-            for name in names:
-                strategy = get_strategy("ntkcpl" if name in plan.variants else name)
-                needs = strategy.needs_with(options[name])
+            for name, entry in plan.entries.items():
+                strategy = get_strategy(entry.strategy)
+                needs = strategy.needs_with(entry.options)
+                # An oracle sees the labels: what a study allows it, and the report says.
+                seen = {"true_labels": pool.labels} if strategy.oracle else {}
                 if "embedding" in needs and embedding is None:
                     embedding = cluster_embedding(pool.features)
                 bar.start(f"{name}, seed {seed}")
@@ -76,12 +76,12 @@ def run_plan(plan: Plan, data: Data, out: Path) -> list[Row]:
                     evaluate=functools.partial(_evaluate, pool, bar.step),
                     head=HEADS[plan.head],
                     embedding=embedding if "embedding" in needs else None,
-                    options=options[name],
+                    options={**entry.options, **seen},
                 )
-                rows[name, seed] = _rows(name, seed, state)
+                rows[name, seed] = _rows(name, seed, state, ntkcpl=entry.strategy == "ntkcpl")
                 last = rows[name, seed][-1]
                 bar.finish(f"{100 * last.accuracy:.1f} % at {last.num_labeled} labels")
-    return [row for name in names for seed in plan.seeds for row in rows[name, seed]]
+    return [row for name in plan.entries for seed in plan.seeds for row in rows[name, seed]]
 
 
 def _evaluate(
@@ -98,11 +98,10 @@ def _evaluate(
     }
 
 
-def _rows(name: str, seed: int, state: ActiveState) -> list[Row]:
+def _rows(name: str, seed: int, state: ActiveState, *, ntkcpl: bool) -> list[Row]:
     rows = []
     for record in state.history:
-        info = record["info"] or {}
-        risk = info.get("risk")
+        risk = (record["info"] or {}).get("risk") if ntkcpl else None
         rows.append(
             Row(
                 name,

@@ -5,12 +5,15 @@ import pytest
 
 from benchmarks.data import Data
 from benchmarks.folder import open_folder
-from benchmarks.plan import Plan
+from benchmarks.plan import Entry, Plan
 
 DATA = Data(np.ones((9, 2)), np.arange(9), np.ones((4, 2)), np.arange(4), 9)
-PLAN = Plan(
-    "custom", ("random", "ntkcpl"), (2, 3), (0, 1), options={"ridge": 1}, variants={"a": {"x": 1}}
-)
+RAN = {
+    "random": Entry("random"),
+    "ntkcpl": Entry("ntkcpl", {"ridge": 1}),
+    "a": Entry("coreset", {"x": 1}),
+}
+PLAN = Plan("custom", RAN, (2, 3), (0, 1))
 
 
 def opened(out, plan=PLAN, data=DATA, *, resume=False, overwrite=False):
@@ -33,9 +36,9 @@ def out(tmp_path):
         {},
         {"seeds": (0, 1, 2)},
         {"seeds": (0,)},
-        {"strategies": ("random", "margin", "ntkcpl")},
-        {"strategies": ("random",), "options": {}, "variants": {}},
-        {"variants": {"a": {"x": 1}, "b": {"x": 2}}},
+        {"entries": RAN | {"margin": Entry("margin")}},
+        {"entries": {"random": Entry("random")}},
+        {"entries": RAN | {"b": Entry("ntkcpl", {"x": 2})}},
         {"budgets": (2, 3, 4)},
     ],
 )
@@ -46,7 +49,8 @@ def test_what_stays_valid_is_gone_on_with(out, changes):
     found = opened(out, plan, resume=True)
     assert found["seeds"] == list(plan.seeds) and found["budgets"] == list(plan.budgets)
     # What was run stays known, so that other options cannot take its place later.
-    assert found["options"] == {"ridge": 1} and found["variants"]["a"] == {"x": 1}
+    assert found["entries"].keys() == RAN.keys() | plan.entries.keys()
+    assert found["entries"]["a"] == {"strategy": "coreset", "options": {"x": 1}}
     assert (out / "results.csv").exists()
 
 
@@ -56,8 +60,12 @@ def test_what_stays_valid_is_gone_on_with(out, changes):
         ({"head": "mlp"}, "head: now 'mlp', there 'linear'"),
         ({"budgets": (2,)}, r"budgets: now \[2\], there \[2, 3\]"),
         ({"budgets": (3, 3, 3)}, "budgets: now"),
-        ({"options": {"ridge": 2}}, "options of ntkcpl: now {'ridge': 2}, there {'ridge': 1}"),
-        ({"variants": {"a": {"x": 2}}}, "options of a: now"),
+        (
+            {"entries": RAN | {"ntkcpl": Entry("ntkcpl", {"ridge": 2})}},
+            "options of ntkcpl: now {'ridge': 2}, there {'ridge': 1}",
+        ),
+        ({"entries": {"a": Entry("coreset", {"x": 2})}}, "options of a: now"),
+        ({"entries": {"a": Entry("ntkcpl", {"x": 1})}}, "strategy of a: now 'ntkcpl'"),
         ({"holdout": 2}, "holdout: now 2, there None"),
         ({"pool_size": 8}, "pool_size: now 8, there None"),
         ({"scale": False}, "scale: now False, there True"),
@@ -79,8 +87,8 @@ def test_other_data_are_refused_by_name(out):
 
 def test_options_that_nothing_ran_with_may_change(out):
     (out / "runs" / "a-0.json").unlink()
-    plan = PLAN._replace(variants={"a": {"x": 2}})
-    assert opened(out, plan, resume=True)["variants"] == {"a": {"x": 2}}
+    plan = PLAN._replace(entries={"a": Entry("coreset", {"x": 2})})
+    assert opened(out, plan, resume=True)["entries"]["a"]["options"] == {"x": 2}
 
 
 def test_a_folder_without_results_is_begun_anew(tmp_path):

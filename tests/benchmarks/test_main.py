@@ -132,16 +132,22 @@ def test_a_damaged_run_is_named(files, tmp_path, capsys):
         (("--pool-size", "10"), "budgets: expected at most 10"),
         (("--pool-size", "99"), "pool-size: expected at most 60, found 99"),
         (("--seeds", "0"), "--seeds: expected at least 1"),
-        (("--strategies", "random", "random"), "strategies: expected at least one, each once"),
+        (("--strategies", "random", "random"), "strategies: expected each once, found"),
         (("--strategies", "oracle"), "expected one of .*random.*found 'oracle'"),
         (("--option", "risk=squared"), "expected ntkcpl among the strategies"),
         (("--encoder", "protoclr"), "--encoder: expected --dataset cifar10"),
         (("--labels", "none.npy"), "none.npy: expected a .npy file, found none"),
         (("--num-classes", "0"), "num_classes: expected a whole number of at least 1, found 0"),
         (("--num-classes", "2"), r"labels: expected labels in 0\.\.1, found 2"),
-        (("--option", "ridge"), "--option: expected KEY=VALUE, found 'ridge'"),
-        (("--strategies", "ntkcpl", "--option", "ridge=-1"), "--option: ridge: expected a number"),
+        (("--option", "coreset.space"), "--option coreset: expected KEY=VALUE, found 'space'"),
+        (
+            ("--strategies", "ntkcpl", "--option", "ridge=-1"),
+            "--option ntkcpl: ridge: expected a number",
+        ),
+        (("--option", "typiclust.num_neighbors=1"), "expected typiclust among the strategies"),
+        (("--option", "coreset.space=x"), "coreset: space: expected one of features, hidden"),
         (("--variant", "a", "foo"), "--variant a: expected KEY=VALUE, found 'foo'"),
+        (("--variant", "a", "typiclust", "num_neighbors=0"), "--variant a: num_neighbors"),
         (("--variant", "a", "witdh=3"), "--variant a: expected one of .*ridge.*found 'witdh'"),
         (("--variant", "a", "num_restarts=0"), "--variant a: num_restarts: expected a whole"),
         (("--variant", "a", "--variant", "a"), "--variant: expected each name once"),
@@ -338,10 +344,14 @@ def test_ntkcpl_reports_its_risk(files, tmp_path):
 def test_variants_and_the_holdout_are_reported(files, tmp_path):
     out = tmp_path / "out"
     extra = ("--variant", "even", "weighting=uniform", "kernel_width=32", "--holdout", "20")
+    extra = (*extra, "--variant", "near", "typiclust", "num_neighbors=5")
     extra = (*extra, "--head", "mlp", "--seeds", "1", "--budgets", "4", "3")
     assert run_main(files, out, *extra, strategies=("random",)) == 0
-    assert [line[0] for line in accuracies(out)[1:]] == ["random"] * 2 + ["even"] * 2
+    assert [line[0] for line in accuracies(out)[1:]] == [
+        name for name in ("random", "even", "near") for _ in range(2)
+    ]
     text = (out / "table.md").read_text()
     assert "on 20 rows held out of the pool" in text and "head mlp" in text
     assert "even: ntkcpl with weighting=uniform, kernel_width=32" in text
+    assert "near: typiclust with num_neighbors=5" in text and "random: " not in text
     assert "pool 40 of 60 rows" in text

@@ -3,6 +3,7 @@ import inspect
 import pytest
 
 from benchmarks.options import check_options, list_options, read_options, try_options
+from jaxal.select import STRATEGIES, Strategy
 from jaxal.select.ntkcpl import select
 
 
@@ -20,11 +21,11 @@ def test_reads_plain_values():
 @pytest.mark.parametrize("pair", ["ridge", "=1", "", "ridge=" + 100_000 * "("])
 def test_refuses_what_is_no_pair(pair):
     with pytest.raises(ValueError, match="--option"):
-        check_options(read_options([pair], "--option"), "--option")
+        check_options("ntkcpl", read_options([pair], "--option"), "--option")
 
 
 def test_lists_every_option_with_its_default():
-    text = list_options()
+    text = list_options("ntkcpl")
     for part in ("ridge=0.1 ", "risk=squared ", "one of squared, zero_one", "kernel_width=512 "):
         assert part in text
     keywords = [
@@ -48,11 +49,13 @@ def test_lists_every_option_with_its_default():
 )
 def test_refuses_names_and_types(options, match):
     with pytest.raises(ValueError, match=match):
-        check_options(options, "--option")
+        check_options("ntkcpl", options, "--option")
 
 
 def test_takes_what_fits():
-    check_options({"ridge": 1, "num_candidates": None, "merge": True, "risk": "squared"}, "")
+    check_options(
+        "ntkcpl", {"ridge": 1, "num_candidates": None, "merge": True, "risk": "squared"}, ""
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,8 +68,39 @@ def test_takes_what_fits():
 )
 def test_refuses_values(options, match):
     with pytest.raises(ValueError, match=match):
-        try_options(options, "--variant a")
+        try_options("ntkcpl", options, "--variant a")
 
 
 def test_tries_what_is_allowed():
-    try_options({"kernel_width": 8, "cluster_features": "al", "max_clusters": 10**6}, "--option")
+    try_options(
+        "ntkcpl", {"kernel_width": 8, "cluster_features": "al", "max_clusters": 10**6}, "--option"
+    )
+
+
+def test_other_strategies_have_options_too():
+    text = list_options("typiclust")
+    assert "max_clusters=500 " in text and "batch_size" not in text
+    assert "space=features " in list_options("coreset")
+    # What makes it that strategy is none of its options.
+    assert "space" not in list_options("coreset-hidden")
+    assert list_options("random") == ""
+    check_options("typiclust", {"num_neighbors": 5}, "")
+    with pytest.raises(ValueError, match=r"a: expected one of max_clusters, .*, found 'ridge'"):
+        check_options("typiclust", {"ridge": 1}, "a")
+    with pytest.raises(ValueError, match="a: expected none, as it takes no options, found 'ridge'"):
+        check_options("random", {"ridge": 1}, "a")
+    try_options("typiclust", {"num_neighbors": 5}, "a")
+    with pytest.raises(ValueError, match="a: num_neighbors"):
+        try_options("typiclust", {"num_neighbors": 0}, "a")
+
+
+def test_a_trained_head_and_true_labels_are_there_to_try_with(monkeypatch):
+    seen = []
+
+    def select(key, pool, *, batch_size, true_labels, size: int = 1):
+        seen.append((type(pool.trained).__name__, len(true_labels)))
+
+    strategy = Strategy("peeking", select, needs=frozenset({"trained"}), oracle=True)
+    monkeypatch.setitem(STRATEGIES, "peeking", strategy)
+    try_options("peeking", {"size": 2}, "a")
+    assert seen == [("TrainedHead", 12)] and "true_labels" not in list_options("peeking")

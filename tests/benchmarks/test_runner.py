@@ -1,12 +1,18 @@
 import numpy as np
 import pytest
 
-from benchmarks.data import Data
+from benchmarks.data import Data, draw_pool
 from benchmarks.folder import open_folder
-from benchmarks.plan import Plan, check_plan
+from benchmarks.plan import Entry, Plan, check_plan
 from benchmarks.runner import run_plan
+from jaxal.select import STRATEGIES, Strategy, unlabeled
 
-PLAN = Plan("custom", ("random",), (3, 4), (0, 1))
+
+def entries(*names):
+    return {name: Entry(name) for name in names}
+
+
+PLAN = Plan("custom", entries("random"), (3, 4), (0, 1))
 
 
 @pytest.fixture
@@ -24,7 +30,7 @@ def rows_of(plan, data, out):
 
 
 def test_gives_a_row_a_round(data, tmp_path):
-    rows = rows_of(PLAN._replace(strategies=("random", "coreset")), data, tmp_path)
+    rows = rows_of(PLAN._replace(entries=entries("random", "coreset")), data, tmp_path)
     assert [row[:3] for row in rows] == [
         (name, seed, count) for name in ("random", "coreset") for seed in (0, 1) for count in (3, 7)
     ]
@@ -43,11 +49,10 @@ def test_the_holdout_takes_the_place_of_the_test_set(data, tmp_path):
         assert row.accuracy * 10 == pytest.approx(round(row.accuracy * 10))
 
 
-def test_a_variant_is_ntkcpl_by_another_name(data, tmp_path):
+def test_a_variant_is_a_strategy_by_another_name(data, tmp_path):
     options = {"kernel_width": 16, "num_restarts": 1}
-    plan = PLAN._replace(
-        strategies=("ntkcpl",), seeds=(0,), options=options, variants={"same": options}
-    )
+    both = {name: Entry("ntkcpl", options) for name in ("ntkcpl", "same")}
+    plan = PLAN._replace(entries=both, seeds=(0,))
     rows = rows_of(plan, data, tmp_path)
     first, second = rows[:2], rows[2:]
     assert [row.strategy for row in rows] == ["ntkcpl"] * 2 + ["same"] * 2
@@ -58,16 +63,17 @@ def test_a_variant_is_ntkcpl_by_another_name(data, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"strategies": ()}, "strategies: expected at least one"),
+        ({"entries": {}}, "strategies: expected at least one"),
+        ({"entries": entries("oracle")}, "expected one of .*random.*found 'oracle'"),
         ({"seeds": (1, 1)}, "seeds: expected at least one, each once"),
         ({"budgets": ()}, "budgets: expected at least one round"),
         ({"holdout": 45}, "budgets: expected at most 5"),
         ({"holdout": 50}, "pool-size: expected at most 0 beside 50 held out, found all"),
         ({"holdout": 10, "pool_size": 45}, "at most 40 beside 10 held out, found 45"),
-        ({"options": {"ridge": 1}}, "--option: expected ntkcpl among the strategies"),
-        ({"variants": {"a b": {}}}, "--variant: expected a name"),
-        ({"variants": {"margin": {}}}, "that is no strategy's, found 'margin'"),
-        ({"variants": {"a": {"kernel": 1}}}, "--variant a: expected one of"),
+        ({"entries": {"a b": Entry("random")}}, "--variant: expected a name"),
+        ({"entries": {"margin": Entry("random")}}, "that is no strategy's, found 'margin'"),
+        ({"entries": {"a": Entry("ntkcpl", {"kernel": 1})}}, "--variant a: expected one of"),
+        ({"entries": {"coreset": Entry("coreset", {"x": 1})}}, "--option coreset: expected one"),
     ],
 )
 def test_refuses_a_plan(changes, match):
@@ -76,4 +82,26 @@ def test_refuses_a_plan(changes, match):
 
 
 def test_variants_alone_are_a_plan():
-    check_plan(PLAN._replace(strategies=(), variants={"a": {"ridge": 1}}), 50)
+    check_plan(PLAN._replace(entries={"a": Entry("ntkcpl", {"ridge": 1})}), 50)
+
+
+def test_an_oracle_sees_the_labels_and_others_do_not(data, tmp_path, monkeypatch):
+    seen = []
+
+    def peek(key, pool, *, batch_size, true_labels):
+        seen.append(true_labels)
+        return unlabeled(pool)[:batch_size], None
+
+    def plain(key, pool, *, batch_size):
+        return unlabeled(pool)[:batch_size], {"risk": [0.5]}
+
+    for name, select in (("peeking", peek), ("plain", plain)):
+        strategy = Strategy(name, select, cold_start=True, oracle=name == "peeking")
+        monkeypatch.setitem(STRATEGIES, name, strategy)
+    rows = rows_of(PLAN._replace(entries=entries("peeking", "plain"), holdout=10), data, tmp_path)
+    assert len(seen) == 4 and len(rows) == 8
+    for seed in (0, 1):
+        pool = draw_pool(data, seed, pool_size=None, scale=True, holdout=10)
+        np.testing.assert_array_equal(seen[2 * seed], pool.labels)
+    # What others call a risk is not NTKCPL's.
+    assert all(row.estimated_risk is None for row in rows)
