@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxal.select.activeft import ACTIVEFT
+from jaxal.select.badge import BADGE
 from jaxal.select.base import Pool, Strategy, check_pool, unlabeled
 from jaxal.select.class_balanced import CLASS_BALANCED
 from jaxal.select.coreset import CORESET, CORESET_HIDDEN
@@ -38,6 +39,7 @@ STRATEGIES: dict[str, Strategy] = {
         ENTROPY,
         CORESET,
         CORESET_HIDDEN,
+        BADGE,
         TYPICLUST,
         ACTIVEFT,
         NTKCPL,
