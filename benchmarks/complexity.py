@@ -65,6 +65,10 @@ def _kmeans(n: int, d: int, k: int) -> float:
     return 2 * n * k * d * (2 + int(math.log(k)) + _SWEEPS)
 
 
+def _badge(s: Sizes) -> Work:
+    return Work(bytes=_FLOAT * s.pool * (s.classes + s.features) * s.picks)
+
+
 def _typiclust(s: Sizes) -> Work:
     k = min(s.labeled + s.picks, 500)
     # all pairs within each cluster, were the clusters of one size
@@ -83,6 +87,11 @@ def _ntkcpl(s: Sizes) -> Work:
     )
 
 
+def _activeft(s: Sizes) -> Work:
+    step = 2 * s.pool * s.features * s.picks
+    return Work(flops=301 * step + 2 * s.pool * s.features * s.labeled)
+
+
 _SCORES = Complexity("n·c", "n", _scores)
 _CORESET = Complexity("n·d·(l + b)", "n·d", _coreset)
 
@@ -90,10 +99,16 @@ COMPLEXITY: dict[str, Complexity] = {
     "random": Complexity("n", "n", _random),
     "margin": _SCORES,
     "entropy": _SCORES,
+    "least-confidence": _SCORES,
+    "class-balanced": Complexity("n·log n", "n", _random),
     "coreset": _CORESET,
     "coreset-hidden": _CORESET,
+    "badge": Complexity("n·(c + d)·b", "n·(c + d)", _badge),
     "typiclust": Complexity(
         "n·d·k a sweep of k-means, + n²·d/k; k = min(l + b, 500)", "n·d", _typiclust
+    ),
+    "activeft": Complexity(
+        "n·d·(b·S + l); S = 300 steps", "n·d + 4096·(b + l) + b² + l²", _activeft
     ),
     "ntkcpl": Complexity(
         "n·(m + l)·(d + 2w) + n·l·(m + l + k) + n·m·(k + b); m = 4000 candidates, w = 512, "

@@ -103,7 +103,7 @@ def main(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"\nstopped; the same command with --resume goes on from {args.out}")
         return 130
-    text = table(points.values(), args.limit)
+    text = table(points.values(), args.limit, [sizes.pool for sizes in wanted])
     (args.out / _TABLE).write_text(text + "\n", encoding="utf-8")
     draw(points.values(), args.out / _FIGURE)
     print(f"\n{text}\n\nresults in {args.out}")
@@ -233,18 +233,19 @@ def exponent(points: Iterable[Point]) -> float:
     return float(np.polyfit(pools, seconds, 1)[0])
 
 
-def table(points: Iterable[Point], limit: float) -> str:
+def table(points: Iterable[Point], limit: float, wanted: Iterable[int] = ()) -> str:
     """Tabulate seconds and peak memory by pool size, beside the complexity that is stated.
 
     Args:
       points: of one command's settings.
       limit: seconds after which a strategy was stopped.
+      wanted: pool sizes that get a column even where no point is.
 
     Returns:
       Markdown.
     """
     points = list(points)
-    sizes = sorted({point.pool for point in points})
+    sizes = sorted({*wanted, *(point.pool for point in points)})
     times, peaks = [], []
     for name in dict.fromkeys(point.strategy for point in points):
         own = {point.pool: point for point in points if point.strategy == name}

@@ -66,6 +66,12 @@ PEERS: dict[str, Peer] = {
     "entropy": _uncertainty("entropy"),
     "least-confidence": _uncertainty("least_confident"),
     "coreset": Peer(functools.partial(_peer, "CoreSet"), "Euclidean distances"),
+    "badge": Peer(
+        functools.partial(_peer, "Badge"),
+        "the head's probabilities and inputs, the longest gradient first",
+        reads_head=True,
+        drawn=True,
+    ),
     "typiclust": Peer(
         functools.partial(_peer, "TypiClust", k=20),
         "l + b clusters, one k-means++ start, 20 neighbours",

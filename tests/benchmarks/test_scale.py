@@ -1,0 +1,57 @@
+import csv
+
+import pytest
+
+from benchmarks import scale
+from benchmarks.__main__ import main
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Let strategies take a known time, or none."""
+
+    def measure(name, sizes, *, ceiling, timeout):
+        if name == "coreset":
+            raise TimeoutError(name)
+        if name == "entropy":
+            raise RuntimeError("entropy failed:\nkilled")
+        return {
+            "first": 3.0, "seconds": 2.0, "peak_gib": 1.5, "matmul_rate": 1e9, "read_rate": 8e3,
+        }  # fmt: skip
+
+    monkeypatch.setattr(scale, "measure_selection", measure)
+
+
+def lines_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_one_that_takes_too_long_or_fails_stops_no_other(measured, tmp_path, capsys):
+    given = ["speed", "--scale", "--quick", "--out", str(tmp_path), "--timeout", "7"]
+    assert main([*given, "--strategies", "coreset", "entropy", "margin"]) == 1
+    rows = lines_of(tmp_path / "speed_scale.csv")
+    assert [row["status"] for row in rows] == ["over 7 s", "failed", "ok"]
+    # four bytes a probability, 400 x 5 of them, at 8000 a second
+    assert float(rows[2]["ceiling"]) == 1 and float(rows[2]["ratio"]) == 2
+    text = (tmp_path / "speed_scale.md").read_text()
+    for part in ("| coreset | over 7 s |", "| margin | 2 | 1 | 1.5 | 1 | 2 |", '"pool": 400'):
+        assert part in text
+    assert "killed" in capsys.readouterr().out
+    assert main([*given, "--strategies", "coreset", "margin"]) == 0
+
+
+def test_oracles_are_only_named(measured, tmp_path):
+    assert main(["speed", "--scale", "--quick", "--out", str(tmp_path)]) == 1
+    names = [row["strategy"] for row in lines_of(tmp_path / "speed_scale.csv")]
+    assert "ntkcpl" in names and "class-balanced" not in names
+    assert "labels nobody paid for: class-balanced" in (tmp_path / "speed_scale.md").read_text()
+
+
+def test_strategies_want_to_be_told_what_for(tmp_path, capsys):
+    out = ["--out", str(tmp_path / "out")]
+    assert main(["speed", "--strategies", "margin", *out]) == 2
+    assert "--strategies: expected --peers or --scale" in capsys.readouterr().err
+    assert main(["speed", "--scale", "--strategies", "none", *out]) == 2
+    assert "found 'none'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
