@@ -58,7 +58,7 @@ def _require(*modules: str) -> None:
 
 
 def _report(args: argparse.Namespace, plan: Plan, data: Data, rows: Any, out: Path) -> None:
-    from benchmarks import report
+    from benchmarks import plots, report
 
     report.write_csv(rows, out / "results.csv")
     title = f"{plan.dataset}, {_encoder_name(args, plan.dataset)}"
@@ -75,8 +75,8 @@ def _report(args: argparse.Namespace, plan: Plan, data: Data, rows: Any, out: Pa
         ]
     )
     (out / "table.md").write_text(text + "\n", encoding="utf-8")
-    report.plot_curves(rows, out / "curves.png", title)
-    report.plot_risk(rows, out / "risk.png", title)
+    plots.plot_curves(rows, out / "curves.png", title)
+    plots.plot_risk(rows, out / "risk.png", title)
     print("\n" + text + "\n")
 
 

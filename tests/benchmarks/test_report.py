@@ -1,5 +1,4 @@
 import csv
-import sys
 
 import numpy as np
 import pytest
@@ -59,23 +58,3 @@ def test_published_figures_become_a_row(rows, monkeypatch):
     assert [cell.strip() for cell in last.strip("|").split("|")] == [
         "ntkcpl (published)", "", "55.5", "", "",
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_figures_are_drawn(rows, tmp_path, seeds):
-    few = [row for row in rows if row.seed < seeds]
-    report.plot_curves(few, tmp_path / "curves.png", "title")
-    report.plot_risk(few, tmp_path / "risk.png", "title")
-    for name in ("curves.png", "risk.png"):
-        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
-
-
-def test_no_risk_figure_without_ntkcpl(rows, tmp_path):
-    report.plot_risk([r for r in rows if r.strategy != "ntkcpl"], tmp_path / "risk.png", "")
-    assert not (tmp_path / "risk.png").exists()
-
-
-def test_figures_without_matplotlib_say_how(rows, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r'pip install -e "\.\[bench\]"'):
-        report.plot_curves(rows, tmp_path / "x.png", "")
