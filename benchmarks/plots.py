@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.curves import Curve, curves, shown_names
 from benchmarks.figures import COLOURS, EMPHASISED, line_style, name_lines, pyplot
-from benchmarks.report import Curve, curves
 from benchmarks.runner import Row
 
 __all__ = ["plot_curves", "plot_risk"]
@@ -17,8 +17,10 @@ def plot_curves(rows: Sequence[Row], path: Path, title: str) -> None:
     """Draw accuracy over labels, with bands of one standard deviation over seeds."""
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    shown = shown_names(rows)
     found = {
-        name: curve._replace(values=100 * curve.values) for name, curve in curves(rows).items()
+        shown[name]: curve._replace(values=100 * curve.values)
+        for name, curve in curves(rows).items()
     }
     # The emphasised one last, so that it lies on top.
     for name in sorted(found, key=lambda name: name == "ntkcpl"):

@@ -13,7 +13,7 @@ from benchmarks.plan import Plan, check_plan
 from benchmarks.progress import progress
 from jaxal.active import ActiveState, HeadOutputs, run
 from jaxal.embedding import cluster_embedding
-from jaxal.select import get_strategy
+from jaxal.select import Strategy, get_strategy
 from jaxal.train.head import LINEAR, PROXY, HeadConfig, predict_probs
 
 __all__ = ["HEADS", "Row", "run_plan"]
@@ -32,6 +32,7 @@ class Row(NamedTuple):
     selection_seconds: float
     training_seconds: float
     estimated_risk: float | None  # of NTKCPL, share of the pool
+    oracle: bool = False  # whether the strategy saw labels nobody paid for
 
 
 def run_plan(plan: Plan, data: Data, out: Path) -> list[Row]:
@@ -78,7 +79,7 @@ def run_plan(plan: Plan, data: Data, out: Path) -> list[Row]:
                     embedding=embedding if "embedding" in needs else None,
                     options={**entry.options, **seen},
                 )
-                rows[name, seed] = _rows(name, seed, state, ntkcpl=entry.strategy == "ntkcpl")
+                rows[name, seed] = _rows(name, seed, state, strategy)
                 last = rows[name, seed][-1]
                 bar.finish(f"{100 * last.accuracy:.1f} % at {last.num_labeled} labels")
     return [row for name in plan.entries for seed in plan.seeds for row in rows[name, seed]]
@@ -98,10 +99,10 @@ def _evaluate(
     }
 
 
-def _rows(name: str, seed: int, state: ActiveState, *, ntkcpl: bool) -> list[Row]:
+def _rows(name: str, seed: int, state: ActiveState, strategy: Strategy) -> list[Row]:
     rows = []
     for record in state.history:
-        risk = (record["info"] or {}).get("risk") if ntkcpl else None
+        risk = (record["info"] or {}).get("risk") if strategy.name == "ntkcpl" else None
         rows.append(
             Row(
                 name,
@@ -112,6 +113,7 @@ def _rows(name: str, seed: int, state: ActiveState, *, ntkcpl: bool) -> list[Row
                 record["selection_seconds"],
                 record["training_seconds"],
                 float(risk[-1]) if risk else None,
+                strategy.oracle,
             )
         )
     return rows

@@ -335,7 +335,7 @@ def test_ntkcpl_reports_its_risk(files, tmp_path):
     extra = ("--option", "kernel_width=32", "--option", "risk=zero_one", "--seeds", "1")
     extra = (*extra, "--budgets", "4", "3")
     assert run_main(files, out, *extra, strategies=("ntkcpl", "random")) == 0
-    risks = [line.split(",")[-1] for line in (out / "results.csv").read_text().splitlines()[1:]]
+    risks = [line.split(",")[-2] for line in (out / "results.csv").read_text().splitlines()[1:]]
     assert all(0 <= float(risk) <= 1 for risk in risks[:2]) and set(risks[2:]) == {""}
     assert (out / "risk.png").exists()
     assert "risk=zero_one" in (out / "table.md").read_text()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import report
+from benchmarks.curves import areas, curves
 from benchmarks.runner import Row
 
 
@@ -58,3 +59,25 @@ def test_published_figures_become_a_row(rows, monkeypatch):
     assert [cell.strip() for cell in last.strip("|").split("|")] == [
         "ntkcpl (published)", "", "55.5", "", "",
     ]  # fmt: skip
+
+
+def test_oracles_are_marked_and_never_best(rows):
+    best = [
+        row._replace(strategy="seer", accuracy=1.0, oracle=True)
+        for row in rows
+        if row.strategy == "random"
+    ]
+    text = report.table(best + rows, "digits")
+    assert text.splitlines()[2].startswith("| seer (oracle) ")
+    others = report.table(rows, "digits").splitlines()[2:]
+    assert [line.split() for line in text.splitlines()[3:]] == [line.split() for line in others]
+    assert "**" not in text.splitlines()[2] and "100.0 ± 0.0" in text.splitlines()[2]
+    assert "| seer (oracle) " in report.timing_table(best)
+
+
+def test_the_last_column_may_be_the_area(rows):
+    found = curves(rows)
+    lines = report.table(rows, "digits", last="AUC").splitlines()
+    for name, line in zip(found, lines[2:], strict=True):
+        mean = float(line.split("|")[-2].strip().strip("*").split(" ± ")[0])
+        assert mean == pytest.approx(100 * areas(found[name]).mean(), abs=0.051)

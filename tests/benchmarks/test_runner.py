@@ -103,5 +103,6 @@ def test_an_oracle_sees_the_labels_and_others_do_not(data, tmp_path, monkeypatch
     for seed in (0, 1):
         pool = draw_pool(data, seed, pool_size=None, scale=True, holdout=10)
         np.testing.assert_array_equal(seen[2 * seed], pool.labels)
+    assert [row.oracle for row in rows] == [True] * 4 + [False] * 4
     # What others call a risk is not NTKCPL's.
     assert all(row.estimated_risk is None for row in rows)
