@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks import INSTALL
 from benchmarks.arguments import find_dataset, find_paths, load_data, make_plan, try_plan_options
 from benchmarks.data import Data, digits_data
+from benchmarks.measuring import processor
 from benchmarks.plan import Plan, check_plan
 
 __all__ = ["main"]
@@ -113,7 +114,7 @@ def _circumstances(plan: Plan, data: Data) -> list[str]:
         f"picks a round {' '.join(map(str, plan.budgets))}; seeds {_listed(plan.seeds)}; "
         f"head {plan.head}; options are the defaults" + (", but for these:" if own else ""),
         *own,
-        f"device {device.platform} ({device.device_kind}), processor {_processor()}, "
+        f"device {device.platform} ({device.device_kind}), processor {processor()}, "
         f"{os.cpu_count()} cores",
         f"{versions}, Python {platform.python_version()}",
     ]
@@ -125,12 +126,3 @@ def _options(options: Mapping[str, Any]) -> str:
 
 def _listed(seeds: Sequence[int]) -> str:
     return " ".join(map(str, seeds))
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

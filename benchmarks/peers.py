@@ -151,7 +151,7 @@ def time_both(name: str, pool: Pool, picks: int) -> dict[str, Any]:
     equal = None if peer.drawn else float(np.mean(np.asarray(select()[0]) == theirs))
     return {
         "ours": ours,
-        "compile": first - ours,
+        "compile": max(first - ours, 0),
         "peer": seconds,
         "ratio": seconds / ours,
         "equal": equal,

@@ -41,9 +41,11 @@ def measure_all(
       The rows of the table.
 
     Raises:
-      ValueError: an unknown strategy.
+      ValueError: an unknown strategy, or a timeout out of range.
     """
     names = choose_strategies(strategies)
+    if not timeout > 0:
+        raise ValueError(f"--timeout: expected more than 0, found {timeout}")
     sizes = QUICK if quick else FULL
     paragraphs = [f"Device {describe_device()}; sizes {json.dumps(sizes._asdict())}."]
     notes = [_NOTE]
@@ -76,7 +78,7 @@ def _measure(name: str, sizes: Sizes, timeout: float, ceiling: int) -> dict[str,
 def _cells(row: dict[str, Any]) -> list[str]:
     if row["status"] != "ok":
         return [row["strategy"], row["status"], "", "", "", "", row["time"], row["memory"]]
-    numbers = row["seconds"], row["first"] - row["seconds"], row["peak_gib"]
+    numbers = row["seconds"], max(row["first"] - row["seconds"], 0), row["peak_gib"]
     return [
         row["strategy"],
         *(f"{number:.3g}" for number in numbers),

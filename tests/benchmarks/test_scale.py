@@ -54,4 +54,6 @@ def test_strategies_want_to_be_told_what_for(tmp_path, capsys):
     assert "--strategies: expected --peers or --scale" in capsys.readouterr().err
     assert main(["speed", "--scale", "--strategies", "none", *out]) == 2
     assert "found 'none'" in capsys.readouterr().err
+    assert main(["speed", "--scale", "--timeout", "0", *out]) == 2
+    assert "--timeout: expected more than 0" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
