@@ -3,53 +3,72 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 __all__ = ["Progress", "progress"]
 
 
 class Progress:
-    """Runs of equally many rounds; rounds read from a file count when their run is finished."""
+    """Runs of equally many rounds; rounds read from a file count when their run is finished.
 
-    def __init__(self, runs: int, rounds: int, bar: Any = None) -> None:
-        self._runs, self._rounds, self._bar = runs, rounds, bar
-        self._task = bar.add_task("", total=runs * rounds) if bar else None
+    The time left is taken from the rounds that were run: a run takes, each round, what earlier runs
+    of the same kind did, or what all did where there was none of its kind. Compilation, which the
+    first run of a kind has to itself, makes that too long rather than too short.
+    """
+
+    def __init__(self, kinds: Sequence[str], rounds: int, bar: Any = None) -> None:
+        self._kinds, self._rounds, self._bar = tuple(kinds), rounds, bar
+        self._task = bar.add_task("", total=len(kinds) * rounds, left="") if bar else None
         self._name, self._finished, self._began = "", 0, time.perf_counter()
+        self._steps, self._started = 0, self._began
+        self._spent: dict[str, tuple[float, int]] = {}  # by kind: seconds, rounds
 
     def start(self, name: str) -> None:
         """Name the run that begins."""
-        self._name = name
+        self._name, self._steps, self._started = name, 0, time.perf_counter()
         if self._bar:
             self._bar.update(self._task, description=name)
 
     def step(self) -> None:
         """Count a round."""
+        self._steps += 1
         if self._bar:
             self._bar.advance(self._task)
 
     def finish(self, result: str) -> None:
         """Count a run."""
+        kind, now = self._kinds[self._finished], time.perf_counter()
+        seconds, rounds = self._spent.get(kind, (0.0, 0))
+        if self._steps:
+            self._spent[kind] = seconds + now - self._started, rounds + self._steps
         self._finished += 1
+        left = self._left()
         if self._bar:
-            self._bar.update(self._task, completed=self._finished * self._rounds)
+            self._bar.update(self._task, completed=self._finished * self._rounds, left=left)
             return
-        seconds = time.perf_counter() - self._began
-        print(
-            f"[{self._finished}/{self._runs}, {seconds:.0f} s] {self._name}: {result}", flush=True
-        )
+        told = ", ".join(part for part in (f"{now - self._began:.0f} s", left) if part)
+        done = f"[{self._finished}/{len(self._kinds)}, {told}]"
+        print(f"{done} {self._name}: {result}", flush=True)
+
+    def _left(self) -> str:
+        to_come = self._kinds[self._finished :]
+        if not self._spent or not to_come:
+            return ""
+        totals = [sum(numbers) for numbers in zip(*self._spent.values(), strict=True)]
+        pairs = (self._spent.get(kind, totals) for kind in to_come)
+        return f"about {self._rounds * sum(s / n for s, n in pairs):.0f} s left"
 
 
 @contextlib.contextmanager
-def progress(runs: int, rounds: int) -> Iterator[Progress]:
-    """Show the progress of ``runs`` runs of ``rounds`` rounds each."""
+def progress(kinds: Sequence[str], rounds: int) -> Iterator[Progress]:
+    """Show the progress of runs of ``rounds`` rounds each, whose kinds are given in their order."""
     if not sys.stdout.isatty():
-        yield Progress(runs, rounds)
+        yield Progress(kinds, rounds)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
-    from rich.progress import TimeRemainingColumn as Remaining
 
     columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn())
-    with Bar(*columns, TimeElapsedColumn(), Remaining()) as bar:
-        yield Progress(runs, rounds, bar)
+    with Bar(*columns, TimeElapsedColumn(), TextColumn("{task.fields[left]}")) as bar:
+        yield Progress(kinds, rounds, bar)

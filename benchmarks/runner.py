@@ -51,7 +51,7 @@ def run_plan(plan: Plan, data: Data, out: Path) -> list[Row]:
     """
     check_plan(plan, len(data.features))
     rows: dict[tuple[str, int], list[Row]] = {}
-    with progress(len(plan.entries) * len(plan.seeds), len(plan.budgets)) as bar:
+    with progress([*plan.entries] * len(plan.seeds), len(plan.budgets)) as bar:
         for seed in plan.seeds:
             if not rows or plan.pool_size is not None or plan.holdout is not None:
                 pool = draw_pool(

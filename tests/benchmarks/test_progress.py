@@ -1,0 +1,53 @@
+import pytest
+
+from benchmarks import progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def run(bar, clock, name, seconds, steps=2):
+    bar.start(name)
+    for _ in range(steps):
+        clock[0] += seconds
+        bar.step()
+    bar.finish("done")
+
+
+def test_time_left_follows_the_kinds_that_were_run(clock, capsys):
+    with progress.progress(["slow", "fast"] * 2, 2) as bar:
+        run(bar, clock, "slow, seed 0", 10)
+        run(bar, clock, "fast, seed 0", 1)
+        run(bar, clock, "slow, seed 1", 10)
+        run(bar, clock, "fast, seed 1", 1)
+    assert capsys.readouterr().out.splitlines() == [
+        "[1/4, 20 s, about 60 s left] slow, seed 0: done",
+        "[2/4, 22 s, about 22 s left] fast, seed 0: done",
+        "[3/4, 42 s, about 2 s left] slow, seed 1: done",
+        "[4/4, 44 s] fast, seed 1: done",
+    ]
+
+
+def test_rounds_read_from_a_file_tell_nothing_of_time(clock, capsys):
+    with progress.progress(["a"] * 3, 2) as bar:
+        run(bar, clock, "a, seed 0", 5, steps=0)
+        run(bar, clock, "a, seed 1", 5, steps=1)
+        run(bar, clock, "a, seed 2", 5)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "[1/3, 0 s] a, seed 0: done"
+    assert lines[1] == "[2/3, 5 s, about 10 s left] a, seed 1: done"
+
+
+def test_a_terminal_has_a_bar(monkeypatch, capsys):
+    monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: True)
+    with progress.progress(["a", "b"], 2) as bar:
+        for name in ("a", "b"):
+            bar.start(name)
+            bar.step()
+            bar.finish("done")
+    out = capsys.readouterr().out
+    assert "4/4" in out and "done" not in out
