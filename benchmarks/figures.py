@@ -42,7 +42,8 @@ def line_style(name: str, names: Sequence[str]) -> dict[str, Any]:
             "zorder": 5,
         }
     i = [other for other in names if other != "ntkcpl"].index(name)
-    line = _LINES[(i // len(COLOURS) + i % len(COLOURS)) % len(_LINES)]
+    # Seven colours and four lines pair off in 28 ways.
+    line = _LINES[i % len(_LINES)]
     return {
         "color": COLOURS[i % len(COLOURS)],
         "linewidth": 1.4,
