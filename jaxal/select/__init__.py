@@ -12,6 +12,7 @@ from jaxal.select.badge import BADGE
 from jaxal.select.base import Pool, Strategy, check_pool, unlabeled
 from jaxal.select.class_balanced import CLASS_BALANCED
 from jaxal.select.coreset import CORESET, CORESET_HIDDEN
+from jaxal.select.dropquery import DROPQUERY
 from jaxal.select.entropy import ENTROPY
 from jaxal.select.least_confidence import LEAST_CONFIDENCE
 from jaxal.select.margin import MARGIN
@@ -41,6 +42,7 @@ STRATEGIES: dict[str, Strategy] = {
         CORESET_HIDDEN,
         BADGE,
         TYPICLUST,
+        DROPQUERY,
         ACTIVEFT,
         NTKCPL,
     )

@@ -15,7 +15,7 @@ from jaxal.checks import (
 )
 from jaxal.train.head import TrainedHead
 
-__all__ = ["Pool", "Strategy", "check_pool", "first_best", "unlabeled"]
+__all__ = ["Pool", "Strategy", "check_pool", "first_best", "rank_in_group", "unlabeled"]
 
 
 class Pool(NamedTuple):
@@ -130,3 +130,21 @@ def first_best(
     found = np.asarray(scores)[free]
     order = np.argsort(-found if largest else found, kind="stable")[:batch_size]
     return free[order], found[order]
+
+
+def rank_in_group(groups: np.ndarray, num_groups: int) -> np.ndarray:
+    """Number the members of each group from 0, in the order in which they stand.
+
+    Args:
+      groups: ``[k]`` int, 0..num_groups-1, the group of each.
+      num_groups: how many there are.
+
+    Returns:
+      ``[k]`` int64.
+    """
+    order = np.argsort(groups, kind="stable")
+    sizes = np.bincount(groups, minlength=num_groups)
+    starts = np.cumsum(sizes) - sizes
+    rank = np.empty(len(groups), np.int64)
+    rank[order] = np.arange(len(groups)) - starts[groups[order]]
+    return rank

@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxal.checks import check_labels
-from jaxal.select.base import Pool, Strategy, check_pool, unlabeled
+from jaxal.select.base import Pool, Strategy, check_pool, rank_in_group, unlabeled
 
 __all__ = ["CLASS_BALANCED", "ClassBalancedInfo", "select_class_balanced"]
 
@@ -60,7 +60,7 @@ def select_class_balanced(
     # A class's first free sample is picked while it has as many as are labelled of it, its second
     # while it has one more, and so on: the fewest first is the order of these numbers.
     counts = np.bincount(np.asarray(pool.labels), minlength=pool.num_classes)
-    level = counts[classes[rows]] + _rank_in_class(classes[rows], pool.num_classes)
+    level = counts[classes[rows]] + rank_in_group(classes[rows], pool.num_classes)
     picks = rows[np.lexsort((tie[rows], level))][:batch_size]
     info = ClassBalancedInfo(jnp.asarray(classes[picks], jnp.int32))
     return jnp.asarray(picks, jnp.int32), info
@@ -70,16 +70,6 @@ def _draws(key: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
     """Draw an order of the rows ``[n]`` and, apart from it, what breaks ties ``[n]``."""
     order_key, tie_key = jax.random.split(key)
     return jax.random.permutation(order_key, n), jax.random.permutation(tie_key, n)
-
-
-def _rank_in_class(classes: np.ndarray, num_classes: int) -> np.ndarray:
-    """Number the entries of each class from 0, in the order in which they stand."""
-    order = np.argsort(classes, kind="stable")
-    sizes = np.bincount(classes, minlength=num_classes)
-    starts = np.cumsum(sizes) - sizes
-    rank = np.empty(len(classes), np.int64)
-    rank[order] = np.arange(len(classes)) - starts[classes[order]]
-    return rank
 
 
 CLASS_BALANCED = Strategy("class-balanced", select_class_balanced, cold_start=True, oracle=True)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxal.select import STRATEGIES, Pool, check_pool, get_strategy, unlabeled
-from jaxal.select.base import first_best
+from jaxal.select.base import first_best, rank_in_group
 from jaxal.train.head import train_head
 
 X = np.arange(12.0).reshape(6, 2)
@@ -26,6 +26,12 @@ def test_first_best_breaks_ties_by_index():
     np.testing.assert_array_equal(rows, [2, 3, 0])
     np.testing.assert_array_equal(scores, [3, 3, 1])
     np.testing.assert_array_equal(first_best(np.zeros(6), POOL, 4, largest=False)[0], [0, 2, 3, 5])
+
+
+def test_rank_in_group_counts_in_the_order_of_the_members():
+    ranks = rank_in_group(np.array([2, 0, 2, 2, 0]), 4)
+    np.testing.assert_array_equal(ranks, [0, 0, 1, 2, 1])
+    assert rank_in_group(np.zeros(0, int), 3).shape == (0,)
 
 
 @pytest.mark.parametrize(
