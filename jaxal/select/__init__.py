@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxal.select.activeft import ACTIVEFT
 from jaxal.select.badge import BADGE
+from jaxal.select.bait import BAIT
 from jaxal.select.base import Pool, Strategy, check_pool, unlabeled
 from jaxal.select.class_balanced import CLASS_BALANCED
 from jaxal.select.coreset import CORESET, CORESET_HIDDEN
@@ -44,6 +45,7 @@ STRATEGIES: dict[str, Strategy] = {
         TYPICLUST,
         DROPQUERY,
         ACTIVEFT,
+        BAIT,
         NTKCPL,
     )
 }
