@@ -15,6 +15,8 @@ __all__ = ["COMPLEXITY", "Complexity", "Work", "ceiling_seconds"]
 
 # k-means stops when the data let it; so many sweeps are counted.
 _SWEEPS = 10
+# Dropout decides how many samples DropQuery clusters; such a share of the unlabelled is counted.
+_DOUBTED = 0.5
 _FLOAT = 4  # bytes
 
 
@@ -69,6 +71,25 @@ def _badge(s: Sizes) -> Work:
     return Work(bytes=_FLOAT * s.pool * (s.classes + s.features) * s.picks)
 
 
+def _bait(s: Sizes) -> Work:
+    n, d, q = s.pool, s.features, s.classes - 1
+    if q * d > 4096 or n * q**2 > 1 << 26:
+        q = 1
+    rows, picks = q * d, 2 * s.picks
+    # F, C and D at the start, M⁻¹ and M⁻¹ F M⁻¹; the samples' activations at every pick
+    start = 6 * n * rows**2 + 6 * rows**3
+    return Work(
+        flops=start + 4 * picks * n * rows * q,
+        bytes=_FLOAT * picks * (n * d + 4 * n * q**2 + 4 * rows**2),
+    )
+
+
+def _dropquery(s: Sizes) -> Work:
+    predictions = 2 * s.pool * s.features * s.classes * 4
+    candidates = int(_DOUBTED * (s.pool - s.labeled))
+    return Work(flops=predictions + _kmeans(candidates, s.features, s.picks))
+
+
 def _typiclust(s: Sizes) -> Work:
     k = min(s.labeled + s.picks, 500)
     # all pairs within each cluster, were the clusters of one size
@@ -106,6 +127,16 @@ COMPLEXITY: dict[str, Complexity] = {
     "badge": Complexity("n·(c + d)·b", "n·(c + d)", _badge),
     "typiclust": Complexity(
         "n·d·k a sweep of k-means, + n²·d/k; k = min(l + b, 500)", "n·d", _typiclust
+    ),
+    "bait": Complexity(
+        "n·q²·d² + (n·d·q² + n·q³ + q³·d²)·b; q = c - 1, or 1 where that is much",
+        "n·(d + q²) + q²·d²",
+        _bait,
+    ),
+    "dropquery": Complexity(
+        "n·d·c·(1 + M), + m·d·b a sweep of k-means; M = 3 predictions, m candidates",
+        "m·d + 4096·(d + b)",
+        _dropquery,
     ),
     "activeft": Complexity(
         "n·d·(b·S + l); S = 300 steps", "n·d + 4096·(b + l) + b² + l²", _activeft

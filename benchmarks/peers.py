@@ -72,6 +72,12 @@ PEERS: dict[str, Peer] = {
         reads_head=True,
         drawn=True,
     ),
+    "dropquery": Peer(
+        functools.partial(_peer, "DropQuery", dropout_rate=0.75, n_dropout_samples=3),
+        "the head, 3 predictions at dropout 0.75, one k-means++ start",
+        reads_head=True,
+        drawn=True,
+    ),
     "typiclust": Peer(
         functools.partial(_peer, "TypiClust", k=20),
         "l + b clusters, one k-means++ start, 20 neighbours",
