@@ -129,7 +129,7 @@ COMPLEXITY: dict[str, Complexity] = {
         "n·d·k a sweep of k-means, + n²·d/k; k = min(l + b, 500)", "n·d", _typiclust
     ),
     "bait": Complexity(
-        "n·q²·d² + (n·d·q² + n·q³ + q³·d²)·b; q = c - 1, or 1 where that is much",
+        "n·q²·d² + q³·d³ + (n·d·q² + n·q³ + q³·d²)·b; q = c - 1, or 1 where that is much",
         "n·(d + q²) + q²·d²",
         _bait,
     ),
