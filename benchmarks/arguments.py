@@ -7,16 +7,19 @@ from pathlib import Path
 from benchmarks.data import ENCODERS, Data, check_data, data_root, load_array
 from benchmarks.data import tfds_labels as read_tfds_labels
 from benchmarks.options import read_options, try_options
-from benchmarks.plan import Entry, Plan, check_plan, flag_of
+from benchmarks.plan import Entry, Plan, flag_of
 from jaxal.select import STRATEGIES as KNOWN
 
 __all__ = [
     "BUDGETS",
+    "FILES",
     "STRATEGIES",
     "add_data",
+    "add_files",
     "add_plan",
     "find_dataset",
     "find_paths",
+    "find_title",
     "load_data",
     "make_plan",
     "read_entries",
@@ -30,7 +33,7 @@ BUDGETS: dict[str, tuple[int, ...]] = {
     "cifar100": (100,) * 10,
 }
 _CLASSES = {"cifar10": 10, "cifar100": 100}
-_FILES = {
+FILES = {
     "features": "the pool's features [n, d], float, raw, one row a sample",
     "labels": "its labels [n], integers from 0",
     "test_features": "test features [m, d], float",
@@ -38,15 +41,9 @@ _FILES = {
 }
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags that say where features and labels are."""
-    parser.add_argument(
-        "--dataset",
-        choices=[*BUDGETS, "custom"],
-        help="default custom with --features and the like, else cifar10",
-    )
-    parser.add_argument("--encoder", choices=ENCODERS, help="prepared features of cifar10")
-    for name, text in _FILES.items():
+def add_files(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags that name files of features and labels."""
+    for name, text in FILES.items():
         parser.add_argument(_flag(name), type=Path, metavar="FILE.npy", help=text)
     parser.add_argument(
         "--num-classes",
@@ -54,6 +51,17 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="default one more than the largest label; of cifar10 and cifar100, theirs",
     )
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags that say where the features and labels of one data set are."""
+    parser.add_argument(
+        "--dataset",
+        choices=[*BUDGETS, "custom"],
+        help="default custom with --features and the like, else cifar10",
+    )
+    parser.add_argument("--encoder", choices=ENCODERS, help="prepared features of cifar10")
+    add_files(parser)
     parser.add_argument(
         "--data-dir",
         type=Path,
@@ -62,21 +70,40 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_plan(parser: argparse.ArgumentParser, *, seeds: int) -> None:
-    """Declare the flags that say what to run, with a default number of seeds."""
+def add_plan(
+    parser: argparse.ArgumentParser,
+    *,
+    seeds: int,
+    strategies: Sequence[str] = STRATEGIES,
+    pool_size: str = "all",
+    out: str = "default ./results/DATASET",
+) -> None:
+    """Declare the flags that say what to run.
+
+    Args:
+      parser: of the command.
+      seeds: the default of ``--seeds``.
+      strategies: the default of ``--strategies``.
+      pool_size: what the default of ``--pool-size`` is, in words.
+      out: help for ``--out``.
+    """
+    default = "all" if len(strategies) == len(KNOWN) else " ".join(strategies)
     parser.add_argument(
         "--strategies",
         nargs="+",
-        default=list(STRATEGIES),
+        default=list(strategies),
         metavar="NAME",
-        help=f"of {', '.join(KNOWN)}; default {' '.join(STRATEGIES)}",
+        help=f"of {', '.join(KNOWN)}; default {default}",
     )
     parser.add_argument("--budgets", nargs="+", type=int, metavar="N", help="picks of each round")
     parser.add_argument(
         "--seeds", type=int, default=seeds, help=f"how many, from 0 (default {seeds})"
     )
     parser.add_argument(
-        "--pool-size", type=int, metavar="N", help="random rows, other ones each seed (default all)"
+        "--pool-size",
+        type=int,
+        metavar="N",
+        help=f"random rows, other ones each seed (default {pool_size})",
     )
     parser.add_argument(
         "--head",
@@ -113,7 +140,7 @@ def add_plan(parser: argparse.ArgumentParser, *, seeds: int) -> None:
         help="test on N rows kept out of the pool, other ones each seed, in place of the test set: "
         "for choosing between methods",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default ./results/DATASET")
+    parser.add_argument("--out", type=Path, metavar="DIR", help=out)
     again = parser.add_mutually_exclusive_group()
     again.add_argument(
         "--resume",
@@ -129,7 +156,7 @@ def find_dataset(args: argparse.Namespace) -> str:
     """Name the data set that is meant."""
     if args.command == "digits":
         return "digits"
-    own = any(getattr(args, name) for name in _FILES)
+    own = any(getattr(args, name) for name in FILES)
     return args.dataset or ("custom" if own and not args.encoder else "cifar10")
 
 
@@ -137,7 +164,7 @@ def find_paths(args: argparse.Namespace, dataset: str) -> dict[str, Path]:
     """Find the files that the command line names, or say what it lacks."""
     if args.command == "digits":
         return {}
-    paths = {name: getattr(args, name) for name in _FILES if getattr(args, name)}
+    paths = {name: getattr(args, name) for name in FILES if getattr(args, name)}
     if dataset == "digits":
         if args.encoder or paths or args.num_classes is not None:
             raise ValueError("digits: expected no --encoder, files or --num-classes beside it")
@@ -151,7 +178,7 @@ def find_paths(args: argparse.Namespace, dataset: str) -> dict[str, Path]:
         for prefix, split in (("", "train"), ("test_", "test")):
             paths[f"{prefix}features"] = folder / f"cifar10_{args.encoder}" / f"{split}.npy"
             paths.setdefault(f"{prefix}labels", folder / f"cifar10_labels_{split}.npy")
-    needed = _FILES if dataset == "custom" else ("features", "test_features")
+    needed = FILES if dataset == "custom" else ("features", "test_features")
     missing = [_flag(name) for name in needed if name not in paths]
     if dataset not in BUDGETS and not args.budgets:
         missing.append("--budgets")
@@ -172,11 +199,22 @@ def load_data(args: argparse.Namespace, dataset: str, paths: Mapping[str, Path])
     return check_data(**arrays, num_classes=known if args.num_classes is None else args.num_classes)
 
 
+def find_title(args: argparse.Namespace, dataset: str) -> str:
+    """Say which features they are."""
+    if dataset == "digits":
+        return "digits, SimCLR encoder pre-trained on the pool's images (no labels)"
+    notes = {
+        "mobilenetv2": "MobileNetV2 (supervised on ImageNet)",
+        "protoclr": "Conv-4 (self-supervised on mini-ImageNet, ProtoCLR)",
+    }
+    return f"{dataset}, {notes[args.encoder] if args.encoder else 'features ' + args.features.name}"
+
+
 def make_plan(args: argparse.Namespace, dataset: str) -> Plan:
-    """Read and check what to run."""
+    """Read what to run."""
     if args.seeds < 1:
         raise ValueError(f"--seeds: expected at least 1, found {args.seeds}")
-    plan = Plan(
+    return Plan(
         dataset,
         read_entries(args.strategies, args.option, args.variant),
         tuple(args.budgets or BUDGETS[dataset]),
@@ -186,8 +224,6 @@ def make_plan(args: argparse.Namespace, dataset: str) -> Plan:
         args.scale,
         args.holdout,
     )
-    check_plan(plan)
-    return plan
 
 
 def try_plan_options(plan: Plan) -> None:

@@ -1,4 +1,4 @@
-"""The commands that compare strategies on one data set: digits and ntkcpl."""
+"""Compare strategies on one data set; the commands digits and ntkcpl."""
 
 import argparse
 import importlib.metadata
@@ -9,93 +9,146 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmarks import INSTALL
-from benchmarks.arguments import find_dataset, find_paths, load_data, make_plan, try_plan_options
+from benchmarks import INSTALL, plots, report, runner
+from benchmarks.arguments import (
+    find_dataset,
+    find_paths,
+    find_title,
+    load_data,
+    make_plan,
+    try_plan_options,
+)
 from benchmarks.data import Data, digits_data
+from benchmarks.digits import POOL_SIZE
+from benchmarks.folder import FEATURES, open_folder
 from benchmarks.measuring import processor
 from benchmarks.plan import Plan, check_plan
+from benchmarks.runner import Row
 
-__all__ = ["main"]
+__all__ = [
+    "SELECTION_SECONDS",
+    "Job",
+    "circumstances",
+    "judge",
+    "main",
+    "make_job",
+    "open_job",
+    "require",
+    "run_job",
+    "stop",
+]
 
 _PACKAGES = ("jaxal", "jax", "flax", "optax", "numpy")
+_STOPPED = 130  # the exit status that shells give to what was interrupted
+SELECTION_SECONDS = (
+    "Selection does not count what is done once a pool for all strategies that need it "
+    "(the embedding that is clustered); the most includes compilation."
+)
+
+
+class Job(NamedTuple):
+    """Strategies to compare on one data set."""
+
+    plan: Plan
+    data: Data | None  # None: the digits', whose features are made where the results go
+    title: str
+    out: Path
 
 
 def main(args: argparse.Namespace) -> int:
     """Run strategies side by side and report; return the exit status."""
     dataset = find_dataset(args)
-    _require("matplotlib", "rich", *(["sklearn"] if dataset == "digits" else []))
-    from benchmarks.digits import POOL_SIZE
-    from benchmarks.folder import FEATURES, open_folder
-    from benchmarks.runner import run_plan
-
-    paths = find_paths(args, dataset)
-    plan = make_plan(args, dataset)
-    data = None if dataset == "digits" else load_data(args, dataset, paths)
-    check_plan(plan, POOL_SIZE if data is None else len(data.features))
-    try_plan_options(plan)
-    out = args.out or Path("results") / dataset
+    require("matplotlib", "rich", *(["sklearn"] if dataset == "digits" else []))
+    job = make_job(args, args.out or Path("results") / dataset)
+    try_plan_options(job.plan)
     began = time.perf_counter()
-    open_folder(out, plan, data, resume=args.resume, overwrite=args.overwrite)
+    open_job(job, args)
     try:
-        if data is None:
-            print("digits: features of SimCLR, pre-trained on the pool's images", flush=True)
-            data = digits_data(out / FEATURES)
-            print(f"  ready after {time.perf_counter() - began:.1f} s", flush=True)
-        rows = run_plan(plan, data, out)
+        data, rows = run_job(job)
     except KeyboardInterrupt:
-        print(f"\nstopped; the same command with --resume goes on from {out}", file=sys.stderr)
-        return 130
-    _report(args, plan, data, rows, out)
-    print(f"{time.perf_counter() - began:.0f} s; results in {out}")
+        return stop(job.out)
+    _report(job, data, rows)
+    print(f"{time.perf_counter() - began:.0f} s; results in {job.out}")
     return 0
 
 
-def _require(*modules: str) -> None:
+def require(*modules: str) -> None:
+    """Check that modules are installed.
+
+    Raises:
+      ImportError: they are not; it says how to install them.
+    """
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"{', '.join(missing)}: not installed; {INSTALL}")
 
 
-def _report(args: argparse.Namespace, plan: Plan, data: Data, rows: Any, out: Path) -> None:
-    from benchmarks import plots, report
+def make_job(args: argparse.Namespace, out: Path) -> Job:
+    """Read data and a plan, and check them against each other; nothing is written.
 
+    Raises:
+      ValueError: something is missing, malformed or does not fit.
+    """
+    dataset = find_dataset(args)
+    paths = find_paths(args, dataset)
+    plan = make_plan(args, dataset)
+    check_plan(plan)  # what needs no data, before any is read
+    data = None if dataset == "digits" else load_data(args, dataset, paths)
+    check_plan(plan, POOL_SIZE if data is None else len(data.features))
+    return Job(plan, data, find_title(args, dataset), out)
+
+
+def open_job(job: Job, args: argparse.Namespace) -> None:
+    """Make the folder of the results ready, or refuse it; see `benchmarks.folder`."""
+    open_folder(job.out, job.plan, job.data, resume=args.resume, overwrite=args.overwrite)
+
+
+def run_job(job: Job) -> tuple[Data, list[Row]]:
+    """Run all strategies with all seeds, going on from what the folder holds."""
+    data = job.data
+    if data is None:
+        began = time.perf_counter()
+        print("digits: features of SimCLR, pre-trained on the pool's images", flush=True)
+        data = digits_data(job.out / FEATURES)
+        print(f"  ready after {time.perf_counter() - began:.1f} s", flush=True)
+    return data, runner.run_plan(job.plan, data, job.out)
+
+
+def stop(out: Path) -> int:
+    """Say how to go on after an interruption; return the exit status."""
+    print(f"\nstopped; the same command with --resume goes on from {out}", file=sys.stderr)
+    return _STOPPED
+
+
+def _report(job: Job, data: Data, rows: Sequence[Row]) -> None:
+    plan, out = job.plan, job.out
     report.write_csv(rows, out / "results.csv")
-    title = f"{plan.dataset}, {_encoder_name(args, plan.dataset)}"
     text = "\n\n".join(
         [
-            f"# {title}",
-            f"Accuracy in percent on {_judge(plan)} by number of labels, mean ± sample standard "
+            f"# {job.title}",
+            f"Accuracy in percent on {judge(plan)} by number of labels, mean ± sample standard "
             f"deviation over {len(plan.seeds)} seeds; best mean bold.",
             report.table(rows, plan.dataset),
             report.timing_table(rows),
-            "Selection does not count what is done once a pool for all strategies that need it "
-            "(the embedding that is clustered); the most includes compilation.",
-            "\n".join(f"* {line}" for line in _circumstances(plan, data)),
+            SELECTION_SECONDS,
+            circumstances(plan, data),
         ]
     )
     (out / "table.md").write_text(text + "\n", encoding="utf-8")
-    plots.plot_curves(rows, out / "curves.png", title)
-    plots.plot_risk(rows, out / "risk.png", title)
+    plots.plot_curves(rows, out / "curves.png", job.title)
+    plots.plot_risk(rows, out / "risk.png", job.title)
     print("\n" + text + "\n")
 
 
-def _judge(plan: Plan) -> str:
+def judge(plan: Plan) -> str:
+    """Say what accuracies are measured on."""
     return "the test set" if plan.holdout is None else f"{plan.holdout} rows held out of the pool"
 
 
-def _encoder_name(args: argparse.Namespace, dataset: str) -> str:
-    if dataset == "digits":
-        return "SimCLR encoder pre-trained on the pool's images (no labels)"
-    notes = {
-        "mobilenetv2": "MobileNetV2 (supervised on ImageNet)",
-        "protoclr": "Conv-4 (self-supervised on mini-ImageNet, ProtoCLR)",
-    }
-    return notes[args.encoder] if args.encoder else f"features {args.features.name}"
-
-
-def _circumstances(plan: Plan, data: Data) -> list[str]:
+def circumstances(plan: Plan, data: Data) -> str:
+    """List what results depend on, in Markdown."""
     import jax
 
     pool = plan.pool_size or len(data.features) - (plan.holdout or 0)
@@ -107,7 +160,7 @@ def _circumstances(plan: Plan, data: Data) -> list[str]:
         for name, entry in plan.entries.items()
         if entry.options or name != entry.strategy
     ]
-    return [
+    lines = [
         f"pool {pool} of {len(data.features)} rows, {data.features.shape[1]} features, test "
         f"{test}, {data.num_classes} classes; features "
         + ("scaled to a mean norm of one" if plan.scale else "as they are"),
@@ -118,6 +171,7 @@ def _circumstances(plan: Plan, data: Data) -> list[str]:
         f"{os.cpu_count()} cores",
         f"{versions}, Python {platform.python_version()}",
     ]
+    return "\n".join(f"* {line}" for line in lines)
 
 
 def _options(options: Mapping[str, Any]) -> str:
