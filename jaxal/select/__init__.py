@@ -16,6 +16,7 @@ from jaxal.select.coreset import CORESET, CORESET_HIDDEN
 from jaxal.select.dropquery import DROPQUERY
 from jaxal.select.entropy import ENTROPY
 from jaxal.select.least_confidence import LEAST_CONFIDENCE
+from jaxal.select.lookahead import LOOKAHEAD
 from jaxal.select.margin import MARGIN
 from jaxal.select.ntkcpl import NTKCPL
 from jaxal.select.random import RANDOM
@@ -46,6 +47,7 @@ STRATEGIES: dict[str, Strategy] = {
         DROPQUERY,
         ACTIVEFT,
         BAIT,
+        LOOKAHEAD,
         NTKCPL,
     )
 }
