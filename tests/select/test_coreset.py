@@ -70,3 +70,14 @@ def test_constant_features_go_by_index(labeled):
 def test_single_sample():
     picks, _ = select_coreset(KEY, Pool(np.ones((1, 2)), 1, [], []), batch_size=1)
     np.testing.assert_array_equal(picks, [0])
+
+
+@pytest.mark.parametrize("labeled", [[], [7, 290]])
+def test_copies_go_by_index(labeled):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 5))[rng.integers(30, size=300)]
+    pool = Pool(x, 2, labeled, [0] * len(labeled))
+    picks, info = select_coreset(KEY, pool, batch_size=300 - len(labeled))
+    expected, radii = reference(x, labeled, 300 - len(labeled))
+    np.testing.assert_array_equal(picks, expected)
+    np.testing.assert_allclose(info.distances, radii, rtol=1e-4)
