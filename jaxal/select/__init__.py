@@ -18,9 +18,12 @@ from jaxal.select.entropy import ENTROPY
 from jaxal.select.least_confidence import LEAST_CONFIDENCE
 from jaxal.select.lookahead import LOOKAHEAD
 from jaxal.select.margin import MARGIN
+from jaxal.select.maxherding import MAXHERDING
 from jaxal.select.ntkcpl import NTKCPL
+from jaxal.select.probcover import PROBCOVER
 from jaxal.select.random import RANDOM
 from jaxal.select.typiclust import TYPICLUST
+from jaxal.select.uherding import UHERDING
 
 __all__ = [
     "STRATEGIES",
@@ -44,6 +47,9 @@ STRATEGIES: dict[str, Strategy] = {
         CORESET_HIDDEN,
         BADGE,
         TYPICLUST,
+        PROBCOVER,
+        MAXHERDING,
+        UHERDING,
         DROPQUERY,
         ACTIVEFT,
         BAIT,

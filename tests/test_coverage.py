@@ -1,0 +1,133 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxal.coverage import as_tiles, coverage_by, greedy_coverage, unit_squared_distances
+from jaxal.scaling import unit_rows
+
+KERNELS = [("gaussian", 1.0), ("gaussian", 0.05), ("tophat", 0.5)]
+
+
+def distances(x):
+    x = np.float64(x)
+    return ((x[:, None] - x[None]) ** 2).sum(-1)
+
+
+def similarity(x, kernel, radius_squared):
+    squared = distances(x)
+    if kernel == "gaussian":
+        return np.exp(-squared / radius_squared)
+    return np.float64(squared <= radius_squared)
+
+
+def assert_greedy(x, labeled, found, kernel, radius_squared, weights=None):
+    """Follow the picks with the whole kernel in float64: each is the best but for rounding."""
+    k = similarity(x, kernel, radius_squared)
+    rounding = 0 if kernel == "tophat" and weights is None else 1e-6
+    weights = np.ones(len(x)) if weights is None else np.float64(weights)
+    covered = k[:, labeled].max(1, initial=0)
+    free = np.ones(len(x), bool)
+    free[labeled] = False
+    for i, pick in enumerate(np.asarray(found.picks)):
+        gain = np.where(free, weights @ np.maximum(k - covered[:, None], 0), -1)
+        best = int(np.argmax(gain))
+        assert pick == best or (free[pick] and gain[best] - gain[pick] < rounding * gain[best]), i
+        np.testing.assert_allclose(found.gains[i], gain[pick], rtol=2e-5, atol=1e-5)
+        free[pick] = False
+        covered = np.maximum(covered, k[:, pick])
+
+
+def choose(x, labeled, batch_size, kernel, radius_squared, chunk_size=128, weights=None):
+    candidates = np.ones(len(x), bool)
+    candidates[labeled] = False
+    given = {"kernel": kernel, "radius_squared": radius_squared, "chunk_size": chunk_size}
+    covered = coverage_by(x, np.asarray(labeled, int), **given)
+    return greedy_coverage(x, covered, candidates, batch_size=batch_size, weights=weights, **given)
+
+
+def draw(seed, n=300, d=6, clusters=5):
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(clusters, d))
+    x = centres[rng.integers(clusters, size=n)] + 0.7 * rng.normal(size=(n, d))
+    return unit_rows(x), rng
+
+
+@pytest.mark.parametrize(("kernel", "radius_squared"), KERNELS)
+@pytest.mark.parametrize("num_labeled", [0, 3, 40])
+def test_equals_dense_numpy(kernel, radius_squared, num_labeled):
+    for seed in range(3):
+        x, rng = draw(seed)
+        labeled = rng.permutation(300)[:num_labeled]
+        found = choose(x, labeled, 60, kernel, radius_squared)
+        assert_greedy(x, labeled, found, kernel, radius_squared)
+
+
+@pytest.mark.parametrize(("kernel", "radius_squared"), KERNELS)
+def test_weights(kernel, radius_squared):
+    x, rng = draw(7)
+    weights = rng.uniform(size=300) * (rng.uniform(size=300) < 0.7)
+    found = choose(x, [5, 17], 60, kernel, radius_squared, weights=weights)
+    assert_greedy(x, [5, 17], found, kernel, radius_squared, np.float32(weights))
+
+
+@pytest.mark.parametrize(("kernel", "radius_squared"), [("gaussian", 0.3), ("tophat", 0.3)])
+def test_chunks_change_nothing(kernel, radius_squared):
+    x, _ = draw(3)
+    whole = choose(x, [1], 300 - 1, kernel, radius_squared, chunk_size=1000)
+    parts = choose(x, [1], 300 - 1, kernel, radius_squared, chunk_size=77)
+    np.testing.assert_array_equal(whole.picks, parts.picks)
+    assert set(np.asarray(whole.picks).tolist()) == set(range(300)) - {1}
+
+
+def test_gains_fall_and_few_are_computed():
+    x, _ = draw(1, n=2000, d=8)
+    found = choose(x, [], 50, "gaussian", 0.2, chunk_size=1000)
+    assert (np.diff(found.gains) <= 1e-3).all()
+    assert 50 * 32 <= found.evaluations < 0.5 * 50 * 2000
+
+
+def test_ties_go_to_the_lower_index():
+    # Four far corners, each five times: all gains are equal until they are all covered.
+    x = unit_rows(np.tile(np.eye(4), (5, 1)))
+    for kernel in ("gaussian", "tophat"):
+        found = choose(x, [], 20, kernel, 0.5)
+        np.testing.assert_array_equal(found.picks, np.arange(20))
+        np.testing.assert_allclose(found.gains[4:], 0, atol=1e-5)
+    found = choose(x, [0, 2], 18, "tophat", 0.5)
+    np.testing.assert_array_equal(found.picks[:3], [1, 3, 4])
+
+
+@pytest.mark.parametrize("radius_squared", [1e-40, 1e-8, 1e3, np.inf])
+def test_radii_of_any_size_leave_duplicates_together(radius_squared):
+    rng = np.random.default_rng(0)
+    x = unit_rows(np.repeat(rng.normal(size=(10, 30)), [1, 2, 1, 1, 3, 1, 1, 2, 1, 7], axis=0))
+    for kernel in ("gaussian", "tophat"):
+        found = choose(x, [], 20, kernel, radius_squared)
+        assert np.isfinite(found.gains).all()
+        if radius_squared < 1:
+            np.testing.assert_array_equal(found.gains[:10], [7, 3, 2, 2, 1, 1, 1, 1, 1, 1])
+            np.testing.assert_array_equal(found.gains[10:], 0)
+
+
+def test_zero_rows_are_at_distance_one():
+    x = unit_rows(np.array([[3.0, 4], [0, 0], [6, 8], [0, 0]]))
+    expected = [[0, 1, 0, 1], [1, 0, 1, 0]] * 2
+    np.testing.assert_array_equal(unit_squared_distances(x, x), expected)
+
+
+def test_one_sample():
+    found = choose(unit_rows(np.ones((1, 3))), [], 1, "gaussian", 1.0)
+    assert (int(found.picks[0]), float(found.gains[0])) == (0, 1.0)
+
+
+def test_tiles_end_in_zeros():
+    np.testing.assert_array_equal(as_tiles(jnp.arange(1, 6), 3), [[1, 2, 3], [4, 5, 0]])
+    np.testing.assert_array_equal(as_tiles(jnp.arange(1, 3), 3), [[1, 2]])
+
+
+def test_bad_numbers_are_named():
+    x = unit_rows(np.ones((4, 2)))
+    with pytest.raises(ValueError, match="batch_size: expected at most 3"):
+        choose(x, [1], 4, "gaussian", 1.0)
+    with pytest.raises(ValueError, match="chunk_size"):
+        choose(x, [], 1, "gaussian", 1.0, chunk_size=0)
