@@ -96,6 +96,30 @@ def _typiclust(s: Sizes) -> Work:
     return Work(flops=_kmeans(s.pool, s.features, k) + 2 * s.pool**2 / k * s.features)
 
 
+def _coverage(s: Sizes) -> Work:
+    # the kernel of all pairs, which is symmetric, of the labelled, and a row of it a pick
+    return Work(flops=s.pool * s.features * (s.pool + 2 * s.labeled + 2 * s.picks))
+
+
+def _uherding(s: Sizes) -> Work:
+    return _coverage(s)._replace(bytes=_FLOAT * s.pool * s.classes)
+
+
+def _probcover(s: Sizes) -> Work:
+    # all pairs once more, for the radius
+    pairs = s.pool**2 * s.features
+    clusters = _kmeans(s.pool, s.features, s.classes)
+    return Work(flops=_coverage(s).flops + pairs + clusters)
+
+
+def _lookahead(s: Sizes) -> Work:
+    free = s.pool - s.labeled
+    candidates = min(4000, free)
+    kernel = (candidates + s.labeled) * s.features
+    given = s.labeled * (s.labeled + candidates)
+    return Work(flops=2 * free * (kernel + given + candidates * s.classes))
+
+
 def _ntkcpl(s: Sizes) -> Work:
     candidates, width = min(4000, s.pool - s.labeled), 512
     clusters = min(max((s.labeled + s.picks) // 2, 2), 100)
@@ -137,6 +161,22 @@ COMPLEXITY: dict[str, Complexity] = {
         "n·d·c·(1 + M), + m·d·b a sweep of k-means; M = 3 predictions, m candidates",
         "m·d + 4096·(d + b)",
         _dropquery,
+    ),
+    "probcover": Complexity(
+        "n²·d + n·d·(l + e·b), + n·d·c a sweep of k-means; e gains computed anew a pick",
+        "n·d",
+        _probcover,
+    ),
+    "maxherding": Complexity(
+        "n²·d + n·d·(l + e·b); e gains computed anew a pick", "n·d", _coverage
+    ),
+    "uherding": Complexity(
+        "n²·d + n·d·(l + e·b) + n·c; e gains computed anew a pick", "n·(d + c)", _uherding
+    ),
+    "lookahead": Complexity(
+        "n·((m + l)·d + l·(m + l) + m·c); m = 4000 candidates",
+        "n·d + (2048 + l)·(m + l)",
+        _lookahead,
     ),
     "activeft": Complexity(
         "n·d·(b·S + l); S = 300 steps", "n·d + 4096·(b + l) + b² + l²", _activeft

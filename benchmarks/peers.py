@@ -72,6 +72,17 @@ PEERS: dict[str, Peer] = {
         reads_head=True,
         drawn=True,
     ),
+    "probcover": Peer(
+        functools.partial(_peer, "ProbCover"),
+        "the largest radius at which 95 % of balls are pure under k-means of the classes; the peer "
+        "tries 10 radii and draws among ties",
+        drawn=True,
+    ),
+    "maxherding": Peer(
+        functools.partial(_peer, "MaxHerding", metric="rbf", metric_dict={"gamma": 1.0}),
+        "the Gaussian kernel of width 1",
+        options={"sigma": 1.0},
+    ),
     "dropquery": Peer(
         functools.partial(_peer, "DropQuery", dropout_rate=0.75, n_dropout_samples=3),
         "the head, 3 predictions at dropout 0.75, one k-means++ start",
