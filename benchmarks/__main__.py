@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from benchmarks import compare, growth, speed
+from benchmarks import compare, growth, speed, strategies
 from benchmarks.arguments import add_data, add_plan
 from benchmarks.options import list_options
 
@@ -31,7 +31,7 @@ or --scale, whole strategies. Features are synthetic."""
 _GROWTH = """\
 Time strategies and their peak memory on ever larger pools of synthetic features, each point in a
 process of its own; write growth.csv, growth.md and growth.png."""
-_COMMANDS = {"speed": speed.main, "growth": growth.main}
+_COMMANDS = {"strategies": strategies.main, "speed": speed.main, "growth": growth.main}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,6 +59,15 @@ def _parser() -> argparse.ArgumentParser:
     add_data(ntkcpl)
     for command in (digits, ntkcpl):
         add_plan(command, seeds=5 if command is digits else 3)
+    strategies.add_arguments(
+        commands.add_parser(
+            "strategies",
+            help="all strategies on several data sets: tables, ranks and tests",
+            description=strategies.HELP,
+            epilog=strategies.list_all_options(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
     speed.add_arguments(
         commands.add_parser(
             "speed", help="time and memory of the hot paths, and of strategies", description=_SPEED

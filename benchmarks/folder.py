@@ -15,7 +15,7 @@ __all__ = ["FEATURES", "RUNS", "open_folder"]
 
 FEATURES, RUNS = "features.npy", "runs"
 _SETTINGS = "settings.json"
-_RESULTS = ("results.csv", "table.md", "curves.png", "risk.png")
+_RESULTS = ("results.csv", "table.md", "curves.png", "risk.png", "wins.png")
 # What all runs of a folder share; seeds, strategies, variants and rounds may be added.
 _SHARED = ("dataset", "head", "pool_size", "scale", "holdout")
 

@@ -118,8 +118,9 @@ def plot_wins(
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_title(title, loc="left", fontsize=11)
-    figure.colorbar(image, ax=axes, label=f"rounds won, of {num_rounds}", shrink=0.7)
-    figure.savefig(path, dpi=130)
+    bar = figure.colorbar(image, ax=axes, label=f"rounds won, of {num_rounds}", shrink=0.7)
+    bar.locator = plt.MaxNLocator(integer=True)
+    figure.savefig(path, dpi=130, bbox_inches="tight")  # a title may be wider than the matrix
     plt.close(figure)
 
 

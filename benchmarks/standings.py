@@ -10,7 +10,15 @@ from benchmarks.ranking import LEVEL, Pairs, compare_areas, count_wins, mean_ran
 from benchmarks.report import cell, markdown, spread
 from benchmarks.runner import Row
 
-__all__ = ["Standings", "pairs_table", "rank", "rounds_table", "standings_table", "summary_table"]
+__all__ = [
+    "Standings",
+    "average_ranks",
+    "pairs_table",
+    "rank",
+    "rounds_table",
+    "standings_table",
+    "summary_table",
+]
 
 
 class Standings(NamedTuple):
@@ -27,6 +35,10 @@ class Standings(NamedTuple):
     rounds_won: np.ndarray  # [k, k] int, of the rivals, uncorrected
     num_rounds: int
     num_seeds: int
+
+    def order(self, names: Sequence[str]) -> list[int]:
+        """Say where rivals stand in the pairs, in the order of ``names``."""
+        return [self.rivals.index(name) for name in names]
 
 
 def rank(rows: Sequence[Row]) -> Standings:
@@ -90,6 +102,13 @@ def rounds_table(found: Standings) -> str:
     return _matrix(found.rivals, found.rounds_won.astype(str))
 
 
+def average_ranks(found: Mapping[str, Standings]) -> dict[str, float]:
+    """Average each rival's mean rank over data sets, all of the same strategies; best first."""
+    names = next(iter(found.values())).rivals
+    average = {n: float(np.mean([one.ranks[n] for one in found.values()])) for n in names}
+    return dict(sorted(average.items(), key=lambda item: item[1]))
+
+
 def summary_table(found: Mapping[str, Standings]) -> str:
     """Tabulate areas and mean ranks on each data set, and the average of the ranks; best first.
 
@@ -98,9 +117,8 @@ def summary_table(found: Mapping[str, Standings]) -> str:
     """
     sets = list(found.values())
     header = ["strategy", *(f"{name}, {what}" for name in found for what in ("AUC", "rank"))]
-    average = {n: float(np.mean([s.ranks[n] for s in sets])) for n in sets[0].rivals}
-    seers = [name for name in sets[0].areas if name not in average]
-    names = [*sorted(average, key=average.__getitem__), *seers]
+    average = average_ranks(found)
+    names = [*average, *(name for name in sets[0].areas if name not in average)]
     bests = [max(round(float(s.areas[n].mean()), 1) for n in average) for s in sets]
     leasts = [min(round(s.ranks[n], 1) for n in average) for s in sets]
     least = min(round(value, 1) for value in average.values())
