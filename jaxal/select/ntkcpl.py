@@ -29,12 +29,22 @@ from jaxal.scaling import range_scale, unit_rows
 from jaxal.select.base import Pool, Strategy, check_pool, unlabeled
 from jaxal.select.margin import margins
 
-__all__ = ["NTKCPL", "NTKCPLInfo", "head_kernel", "pool_weights", "select"]
+__all__ = [
+    "NTKCPL",
+    "NTKCPLInfo",
+    "default_target_scale",
+    "head_kernel",
+    "pool_weights",
+    "select",
+]
 
 Kernel = Callable[[ArrayLike, ArrayLike], jax.Array]
 ClusterFeatures = Literal["embedding", "self", "al"]
 Weighting = Literal["uniform", "uncertainty"]
 Risk = Literal["squared", "zero_one"]
+
+_LABELS_A_CLASS = 20  # at which the targets' scale is full
+_ROUNDING = 1e-6
 
 
 class NTKCPLInfo(NamedTuple):
@@ -84,12 +94,13 @@ def select(
     merge: bool = False,
     weighting: Weighting = "uncertainty",
     risk: Risk = "squared",
-    target_scale: float = 2.0,
+    target_scale: float | None = None,
     max_evaluations: int | None = None,
     num_candidates: int | None = 4000,
     kernel: Kernel | None = None,
     kernel_seed: int = 0,
     kernel_width: int = 512,
+    center: bool = True,
     feature_scale: float = 4.0,
     ridge: float = 0.1,
     chunk_size: int = 4096,
@@ -112,14 +123,16 @@ def select(
       weighting: weight of each pool sample in the risk; see `pool_weights`.
       risk: the risk that chooses; see `jaxal.risk`.
       target_scale: s of the squared risk, 1 or more: a right prediction gains 2s - 1 against none,
-        a wrong one loses 1; see `jaxal.risk`.
+        a wrong one loses 1; see `jaxal.risk`. None grows with the labels: `default_target_scale`.
       max_evaluations: candidates whose zero-one risk is evaluated a pick; all it takes if None.
       num_candidates: unlabelled samples drawn by key that may be picked; all of them if None. At
         least ``batch_size`` are drawn.
       kernel: ``(x1 [n1, d], x2 [n2, d]) -> [n1, n2]``; by default `head_kernel`.
       kernel_seed: seed of the default kernel's head, the same in every round.
       kernel_width: its hidden width.
-      feature_scale: mean row norm that the features are scaled to for the kernel, by one factor.
+      center: subtract the pool's mean from the features for the kernel, so that samples are alike
+        by what tells them from the average. A head takes up an offset by its bias.
+      feature_scale: mean row norm that they are then scaled to, by one factor.
       ridge: added to the kernel's diagonal, as a share of its mean.
       chunk_size: pool rows held at once where the kernel is computed; changes no result.
 
@@ -130,9 +143,15 @@ def select(
       ValueError: malformed or missing fields, a batch beyond what is left, options out of range, a
         kernel that gives another shape or NaN.
     """
-    _check_choices(cluster_features, weighting, risk, refinement, merge, kernel)
+    _check_choices(cluster_features, weighting, risk, refinement, kernel)
+    for name, flag in (("merge", merge), ("center", center)):
+        if not isinstance(flag, bool | np.bool_):
+            raise ValueError(f"{name}: expected True or False, found {flag!r}")
     check_number(ridge, "ridge", least=0, above=True)
     check_number(feature_scale, "feature_scale", least=0, above=True)
+    if target_scale is None:
+        given = np.size(pool.labeled) + batch_size
+        target_scale = default_target_scale(given, pool.num_classes)
     check_number(target_scale, "target_scale", least=1)
     counts = {"num_restarts": num_restarts, "kernel_width": kernel_width, "chunk_size": chunk_size}
     limits = {"max_evaluations": max_evaluations, "num_candidates": num_candidates}
@@ -166,7 +185,7 @@ def select(
             chunk_size=chunk_size,
         )
     picked, seen, _ = greedy(
-        _posterior(pool, candidates, clusters, kernel, feature_scale, ridge, batch_size),
+        _posterior(pool, candidates, clusters, kernel, center, feature_scale, ridge, batch_size),
         clusters.labels,
         pool_weights(pool, weighting),
         np.ones(candidates.size, bool),
@@ -184,6 +203,23 @@ def select(
         slack=np.asarray(seen.slack),
     )
     return candidates[np.asarray(picked)], info
+
+
+def default_target_scale(num_labeled: int, num_classes: int) -> float:
+    """Say how far the squared risk's targets are for a number of labels (ours).
+
+    A wrong prediction costs the less against a right one, the larger the scale. 1 measures better
+    at few labels, when predictions reach far and are often wrong; 2 at many, when a group that has
+    no label yet is a small one among others, which their cost would leave unlabelled.
+
+    Args:
+      num_labeled: labels at the end of the round.
+      num_classes: number of classes.
+
+    Returns:
+      1 with no label, rising linearly to 2 at 20 labels a class, and 2 from there.
+    """
+    return 1 + min(1.0, num_labeled / (_LABELS_A_CLASS * num_classes))
 
 
 def pool_weights(pool: Pool, weighting: Weighting, *, floor: float = 0.05) -> np.ndarray:
@@ -226,7 +262,6 @@ def _check_choices(
     weighting: str,
     risk: str,
     refinement: str,
-    merge: bool,
     kernel: Kernel | None,
 ) -> None:
     """Check in the first round what only later ones read."""
@@ -240,8 +275,6 @@ def _check_choices(
             raise ValueError(
                 f"{name}: expected one of {', '.join(get_args(kind))}, found {value!r}"
             )
-    if not isinstance(merge, bool | np.bool_):
-        raise ValueError(f"merge: expected True or False, found {merge!r}")
     if kernel is not None and not callable(kernel):
         raise ValueError(f"kernel: expected a function of two matrices, found {kernel!r}")
 
@@ -260,12 +293,13 @@ def _posterior(
     candidates: np.ndarray,
     clusters: PseudoLabels,
     kernel: Kernel,
+    center: bool,
     feature_scale: float,
     ridge: float,
     capacity: int,
 ) -> Posterior:
     """Condition the kernel on the pseudo-labels of what is labelled."""
-    features = _scaled(pool.features, feature_scale)
+    features = _scaled(pool.features, feature_scale, center=center)
     labeled = np.asarray(pool.labeled)
 
     def columns(rows: np.ndarray) -> jax.Array:
@@ -317,11 +351,17 @@ def _distinct(pool: Pool, free: np.ndarray, batch_size: int) -> np.ndarray:
     return np.sort(np.concatenate([kept, copies]))
 
 
-def _scaled(x: ArrayLike, scale: float) -> jax.Array:
+def _scaled(x: ArrayLike, scale: float, *, center: bool) -> jax.Array:
     """Bring features to a mean row norm by one factor; zeros stay."""
     x = jnp.asarray(x, jnp.float32)
     x = x * range_scale(x)
     norm = jnp.mean(jnp.linalg.norm(x, axis=1))
+    if center:
+        x = x - jnp.mean(x, axis=0)
+        before, norm = norm, jnp.mean(jnp.linalg.norm(x, axis=1))
+        # What is left of equal rows is the rounding of their mean.
+        real = norm > _ROUNDING * before
+        x, norm = jnp.where(real, x, 0), jnp.where(real, norm, 0)
     return jnp.asarray(x * (scale / jnp.where(norm > 0, norm, 1)))
 
 

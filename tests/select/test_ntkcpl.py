@@ -7,7 +7,7 @@ import pytest
 from jaxal.embedding import cluster_embedding
 from jaxal.pseudolabels import cluster_pseudo_labels
 from jaxal.select import Pool, get_strategy
-from jaxal.select.ntkcpl import head_kernel, pool_weights, select
+from jaxal.select.ntkcpl import default_target_scale, head_kernel, pool_weights, select
 
 
 def make_pool(n=120, d=6, num_labeled=0, seed=0, k=3):
@@ -54,11 +54,15 @@ def test_picks_are_unlabelled_distinct_and_repeatable(num_labeled, options):
     assert 0 <= info.risk[-1] <= 1
 
 
-def test_first_pick_is_the_one_that_a_refit_likes_best():
+@pytest.mark.parametrize(("target_scale", "scale"), [(1.5, 1.5), (None, 1 + 9 / 60)])
+@pytest.mark.parametrize("center", [False, True])
+def test_first_pick_is_the_one_that_a_refit_likes_best(target_scale, scale, center):
     pool = make_pool(num_labeled=8)
     kernel = head_kernel(jax.random.key(0), 6)
-    picks, info = select(KEY, pool, batch_size=1, ridge=0.01, num_candidates=None, target_scale=1.5)
-    scaled = pool.features * (4 / np.linalg.norm(pool.features, axis=1).mean())
+    options = {"ridge": 0.01, "num_candidates": None, "target_scale": target_scale}
+    picks, info = select(KEY, pool, batch_size=1, center=center, **options)
+    moved = pool.features - center * pool.features.mean(axis=0)
+    scaled = moved * (4 / np.linalg.norm(moved, axis=1).mean())
     gram = np.asarray(kernel(scaled, scaled), np.float64)
     cluster_key, _ = jax.random.split(KEY)
     clusters = cluster_pseudo_labels(
@@ -79,9 +83,27 @@ def test_first_pick_is_the_one_that_a_refit_likes_best():
         rows = np.append(pool.labeled, row)
         block = gram[np.ix_(rows, rows)] + ridge * np.eye(len(rows))
         prediction = gram[:, rows] @ np.linalg.solve(block, targets[rows])
-        risks.append((weights * ((prediction - 1.5 * targets) ** 2).sum(1)).sum())
+        risks.append((weights * ((prediction - scale * targets) ** 2).sum(1)).sum())
     assert min(risks) == pytest.approx(info.squared_risk[0], rel=1e-4)
     assert risks[list(free).index(picks[0])] == pytest.approx(min(risks), rel=1e-4)
+
+
+@pytest.mark.parametrize(("count", "scale"), [(0, 1.0), (30, 1.5), (60, 2.0), (90, 2.0)])
+def test_default_target_scale(count, scale):
+    assert default_target_scale(count, 3) == scale
+
+
+@pytest.mark.parametrize("offset", [1e3, 1e30])
+def test_an_offset_of_all_features_changes_no_pick(offset):
+    x = np.float32(2.0 ** np.random.default_rng(0).integers(-3, 3, size=(60, 4))) * np.float32(
+        offset / 1e3
+    )
+    pool = Pool(x, 2, [3, 4], [0, 1], embedding=cluster_embedding(x))
+    picks = [
+        select(KEY, pool._replace(features=x + shift), batch_size=6, weighting="uniform")[0]
+        for shift in (0, np.float32(offset))
+    ]
+    assert picks[0].tolist() == picks[1].tolist()
 
 
 def test_everything_left_can_be_picked():
@@ -190,6 +212,7 @@ def test_bad_input_is_named():
         {"cluster_features": "raw"},
         {"refinement": "bogus"},
         {"merge": "no"},
+        {"center": 1},
         {"kernel": 5},
         {"kernel": lambda a, b: (a @ b.T)[:, :1]},
         {"kernel": lambda a, b: a @ b.T * np.nan},
