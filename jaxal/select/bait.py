@@ -115,8 +115,8 @@ def select_bait(
     pool = check_pool(pool, batch_size, ("probs", "hidden"), "bait")
     _check_probs(pool.probs)
     rows, open_ = _candidates(key, pool, batch_size, num_candidates)
-    kind = _kind(fisher, np.shape(pool.hidden), pool.num_classes)
     hidden = jnp.asarray(pool.hidden, jnp.float32)
+    kind = _kind(fisher, hidden.shape, pool.num_classes)
     scale = range_scale(hidden)
     hidden, root = hidden * scale, map_rows(_ROOTS[kind], pool.probs, chunk_size=chunk_size)  # type: ignore[arg-type]
     labeled = np.asarray(pool.labeled)
@@ -256,8 +256,8 @@ def _information(hidden: jax.Array, root: jax.Array, chunk_size: int) -> np.ndar
         h, r = hidden[start : start + size], root[start : start + size]
         for a in range(q):
             total[a] += np.asarray(_information_rows(h, r, a))
-    total = total.reshape(q * dim, q * dim)
-    return (total + total.T) / 2
+    square = total.reshape(q * dim, q * dim)
+    return (square + square.T) / 2
 
 
 @jax.jit

@@ -235,8 +235,14 @@ def _model(
     given = jnp.matmul(kernel, jnp.asarray(weights, jnp.float32), precision=_PRECISION)
     gaps = np.eye(outputs.shape[1])[supposed] - outputs[candidates]
     pivots = pivot(diagonal - jnp.sum(columns**2, axis=1), jnp.float32(r))
-    arrays = [jnp.asarray(a, jnp.float32) for a in (whiten, weights)]
-    return _Model(*arrays, columns, pivots, jnp.asarray(gaps, jnp.float32) - given), jnp.float32(r)
+    model = _Model(
+        jnp.asarray(whiten, jnp.float32),
+        jnp.asarray(weights, jnp.float32),
+        columns,
+        pivots,
+        jnp.asarray(gaps, jnp.float32) - given,
+    )
+    return model, jnp.float32(r)
 
 
 def _diagonal(layers: tuple[DenseLayer, ...], x: jax.Array) -> jax.Array:
