@@ -12,9 +12,9 @@ __all__ = ["Progress", "progress"]
 class Progress:
     """Runs of equally many rounds; rounds read from a file count when their run is finished.
 
-    The time left is taken from the rounds that were run: a run takes, each round, what earlier runs
-    of the same kind did, or what all did where there was none of its kind. Compilation, which the
-    first run of a kind has to itself, makes that too long rather than too short.
+    The time left is taken from the rounds that were run: a run takes, each round, what the last one
+    of the same kind did, or what all kinds do where there was none of its own. Compilation, which
+    first runs have to themselves, makes that too long rather than too short.
     """
 
     def __init__(self, kinds: Sequence[str], rounds: int, bar: Any = None) -> None:
@@ -39,9 +39,8 @@ class Progress:
     def finish(self, result: str) -> None:
         """Count a run."""
         kind, now = self._kinds[self._finished], time.perf_counter()
-        seconds, rounds = self._spent.get(kind, (0.0, 0))
         if self._steps:
-            self._spent[kind] = seconds + now - self._started, rounds + self._steps
+            self._spent[kind] = now - self._started, self._steps
         self._finished += 1
         left = self._left()
         if self._bar:

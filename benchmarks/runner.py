@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from benchmarks.data import Data, draw_pool
 from benchmarks.folder import RUNS
@@ -88,14 +89,17 @@ def run_plan(plan: Plan, data: Data, out: Path) -> list[Row]:
 def _evaluate(
     pool: Data, step: Callable[[], None], state: ActiveState, outputs: HeadOutputs
 ) -> dict[str, float]:
-    def accuracy(features: np.ndarray, labels: np.ndarray) -> float:
-        probs = np.asarray(predict_probs(outputs.trained, features))
-        return float(np.mean(probs.argmax(axis=1) == labels))
+    def accuracy(probs: ArrayLike, labels: np.ndarray) -> float:
+        return float(np.mean(np.asarray(probs).argmax(axis=1) == labels))
 
     step()
+    on_pool = outputs.probs  # predicted already where the next selection reads it
+    if on_pool is None:
+        on_pool = predict_probs(outputs.trained, pool.features)
+    on_test = predict_probs(outputs.trained, pool.test_features)
     return {
-        "accuracy": accuracy(pool.test_features, pool.test_labels),
-        "pool_accuracy": accuracy(pool.features, pool.labels),
+        "accuracy": accuracy(on_test, pool.test_labels),
+        "pool_accuracy": accuracy(on_pool, pool.labels),
     }
 
 

@@ -19,16 +19,17 @@ def run(bar, clock, name, seconds, steps=2):
 
 
 def test_time_left_follows_the_kinds_that_were_run(clock, capsys):
-    with progress.progress(["slow", "fast"] * 2, 2) as bar:
-        run(bar, clock, "slow, seed 0", 10)
-        run(bar, clock, "fast, seed 0", 1)
-        run(bar, clock, "slow, seed 1", 10)
-        run(bar, clock, "fast, seed 1", 1)
+    with progress.progress(["slow", "fast"] * 3, 2) as bar:
+        for seed, compiling in enumerate((1, 0, 0)):
+            run(bar, clock, f"slow, seed {seed}", 10 + compiling)
+            run(bar, clock, f"fast, seed {seed}", 1)
     assert capsys.readouterr().out.splitlines() == [
-        "[1/4, 20 s, about 60 s left] slow, seed 0: done",
-        "[2/4, 22 s, about 22 s left] fast, seed 0: done",
-        "[3/4, 42 s, about 2 s left] slow, seed 1: done",
-        "[4/4, 44 s] fast, seed 1: done",
+        "[1/6, 22 s, about 110 s left] slow, seed 0: done",
+        "[2/6, 24 s, about 48 s left] fast, seed 0: done",
+        "[3/6, 44 s, about 24 s left] slow, seed 1: done",
+        "[4/6, 46 s, about 22 s left] fast, seed 1: done",
+        "[5/6, 66 s, about 2 s left] slow, seed 2: done",
+        "[6/6, 68 s] fast, seed 2: done",
     ]
 
 
