@@ -120,7 +120,7 @@ def select_uherding(
         found = np.asarray(_uncertainties(pool, uncertainty, temperature))
         weights = found if found[candidates].any() else weights
     if sigma is None:
-        sigma = _smallest_distance(np.asarray(x[labeled]))
+        sigma = _smallest_distance(np.asarray(x)[labeled])
     squared = float(sigma) ** 2
     chosen = greedy_coverage(
         x,
@@ -157,12 +157,9 @@ def _temperature(key: jax.Array, pool: Pool, head: HeadConfig) -> float:
     trained = train_head(
         key, pool.features, labeled[:first], labels[:first], pool.num_classes, config=head
     )
-    held_out = np.asarray(pool.features)[labeled[first:]]
-    return fit_temperature(_logits(predict_probs(trained, held_out)), labels[first:])
-
-
-def _logits(probs: jax.Array) -> jax.Array:
-    return jnp.log(jnp.maximum(probs, _SMALLEST))
+    # Of the whole pool, so that rounds with more labels share a program.
+    probs = np.asarray(predict_probs(trained, pool.features))[labeled[first:]]
+    return fit_temperature(np.log(np.maximum(probs, _SMALLEST)), labels[first:])
 
 
 def _uncertainties(pool: Pool, uncertainty: Uncertainty, temperature: float) -> jax.Array:
@@ -173,7 +170,7 @@ def _uncertainties(pool: Pool, uncertainty: Uncertainty, temperature: float) -> 
 
 @functools.partial(jax.jit, static_argnames="uncertainty")
 def _tempered(temperature: jax.Array, probs: jax.Array, *, uncertainty: Uncertainty) -> jax.Array:
-    probs = jax.nn.softmax(_logits(probs) / temperature)
+    probs = jax.nn.softmax(jnp.log(jnp.maximum(probs, _SMALLEST)) / temperature)
     return jnp.maximum(_MEASURES[uncertainty](probs), 0)
 
 
