@@ -16,6 +16,7 @@ __all__ = ["BADGE", "BadgeInfo", "gradient_factors", "select_badge"]
 
 # A squared distance below this part of the squared norms is rounding noise in float32.
 _NOISE = 2e-6
+_GROUP = 512  # rows that a draw decides between at a time
 
 
 class BadgeInfo(NamedTuple):
@@ -126,12 +127,18 @@ def _plus_plus(
 
 
 def _draw(key: jax.Array, mass: jax.Array, free: jax.Array) -> jax.Array:
-    """Draw one row by its mass, or, where there is none, any that is free."""
-    # Gumbel's maximum: no sum over the pool whose rounding would decide. Its largest values must
-    # be told apart in a pool of millions, hence "high".
-    noise = jax.random.gumbel(key, mass.shape, jnp.float32, mode="high")
+    """Draw one row by its mass, or, where there is none, any that is free.
+
+    First a group of rows is drawn and then one of the group, each by Gumbel's maximum: random
+    numbers for all rows would cost more than their distances.
+    """
     mass = jnp.where(jnp.max(mass) > 0, mass, free)
-    return jnp.argmax(jnp.where(mass > 0, jnp.log(mass) + noise, -jnp.inf)).astype(jnp.int32)
+    groups = jnp.pad(mass, (0, -len(mass) % _GROUP)).reshape(-1, _GROUP)
+    # Gumbel's largest values must be told apart in pools of millions, hence "high".
+    noise = jax.random.gumbel(key, (len(groups) + _GROUP,), jnp.float32, mode="high")
+    group = jnp.argmax(jnp.log(jnp.sum(groups, axis=1)) + noise[_GROUP:])
+    member = jnp.argmax(jnp.log(groups[group]) + noise[:_GROUP])
+    return (group * _GROUP + member).astype(jnp.int32)
 
 
 BADGE = Strategy("badge", select_badge, needs=frozenset({"probs", "hidden"}))
