@@ -1,16 +1,17 @@
 """Run strategies over seeds, save every round, and go on where a run was stopped."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.typing import ArrayLike
 
 from benchmarks.data import Data, draw_pool
 from benchmarks.folder import RUNS
-from benchmarks.plan import Plan, check_plan
+from benchmarks.plan import Entry, Plan, check_plan
 from benchmarks.progress import progress
 from jaxal.active import ActiveState, HeadOutputs, run
 from jaxal.embedding import cluster_embedding
@@ -62,8 +63,6 @@ def run_plan(plan: Plan, data: Data, out: Path) -> list[Row]:
             for name, entry in plan.entries.items():
                 strategy = get_strategy(entry.strategy)
                 needs = strategy.needs_with(entry.options)
-                # An oracle sees the labels: what a study allows it, and the report says.
-                seen = {"true_labels": pool.labels} if strategy.oracle else {}
                 if "embedding" in needs and embedding is None:
                     embedding = cluster_embedding(pool.features)
                 bar.start(f"{name}, seed {seed}")
@@ -78,12 +77,25 @@ def run_plan(plan: Plan, data: Data, out: Path) -> list[Row]:
                     evaluate=functools.partial(_evaluate, pool, bar.step),
                     head=HEADS[plan.head],
                     embedding=embedding if "embedding" in needs else None,
-                    options={**entry.options, **seen},
+                    options=_options(entry, strategy, HEADS[plan.head], pool),
                 )
                 rows[name, seed] = _rows(name, seed, state, strategy)
                 last = rows[name, seed][-1]
                 bar.finish(f"{100 * last.accuracy:.1f} % at {last.num_labeled} labels")
     return [row for name in plan.entries for seed in plan.seeds for row in rows[name, seed]]
+
+
+def _options(entry: Entry, strategy: Strategy, head: HeadConfig, pool: Data) -> dict[str, Any]:
+    """Add to an entry's options what is no choice of its own."""
+    given = dict(entry.options)
+    taken = inspect.signature(strategy.select).parameters
+    # One that trains heads for its choice trains such as all are judged by.
+    if "head" in taken and taken["head"].default != head:
+        given["head"] = head
+    # An oracle sees the labels: what a study allows it, and the report says.
+    if strategy.oracle:
+        given["true_labels"] = pool.labels
+    return given
 
 
 def _evaluate(

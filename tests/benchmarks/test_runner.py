@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -6,6 +8,7 @@ from benchmarks.folder import open_folder
 from benchmarks.plan import Entry, Plan, check_plan
 from benchmarks.runner import run_plan
 from jaxal.select import STRATEGIES, Strategy, unlabeled
+from jaxal.train.head import LINEAR, PROXY
 
 
 def entries(*names):
@@ -106,3 +109,27 @@ def test_an_oracle_sees_the_labels_and_others_do_not(data, tmp_path, monkeypatch
     assert [row.oracle for row in rows] == [True] * 4 + [False] * 4
     # What others call a risk is not NTKCPL's.
     assert all(row.estimated_risk is None for row in rows)
+
+
+@pytest.mark.parametrize(("head", "config"), [("linear", LINEAR), ("mlp", PROXY)])
+def test_a_strategy_that_trains_heads_trains_the_plans(data, tmp_path, monkeypatch, head, config):
+    seen = []
+
+    def learn(key, pool, *, batch_size, head=LINEAR):
+        seen.append(head)
+        return unlabeled(pool)[:batch_size], None
+
+    monkeypatch.setitem(STRATEGIES, "learning", Strategy("learning", learn, cold_start=True))
+    plan = PLAN._replace(entries=entries("learning"), seeds=(0,), head=head)
+    rows_of(plan, data, tmp_path)
+    assert seen == [config] * 2
+    # A default stays out of the run's settings.
+    settings = json.loads((tmp_path / "runs" / "learning-0.json").read_text())["settings"]
+    assert list(settings["options"]) == ([] if head == "linear" else ["head"])
+
+
+def test_uncertainty_herding_is_given_the_plans_head(data, tmp_path):
+    plan = PLAN._replace(entries=entries("uherding"), seeds=(0,), head="mlp")
+    rows_of(plan, data, tmp_path)
+    settings = json.loads((tmp_path / "runs" / "uherding-0.json").read_text())["settings"]
+    assert settings["options"] == {"head": settings["head"]}
