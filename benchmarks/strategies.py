@@ -52,6 +52,7 @@ __all__ = ["HELP", "add_arguments", "list_all_options", "main"]
 CIFAR_POOL_SIZE = 10_000
 _BASELINE = "random"
 _OUT = Path("results/strategies")
+_SUMMARY = "summary.md"
 _SETS = ("digits", *ENCODERS)
 
 HELP = f"""\
@@ -120,6 +121,8 @@ def main(args: argparse.Namespace) -> int:
     check_plan(plan)
     jobs = {name: _make_job(args, name, root / name) for name in names}
     try_plan_options(plan)
+    if len(jobs) > 1:
+        _check_summary(root, replace=args.resume or args.overwrite)
     began = time.perf_counter()
     for job in jobs.values():
         open_job(job, args)
@@ -137,9 +140,20 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check_summary(root: Path, *, replace: bool) -> None:
+    """Refuse to write over a summary, which may be of other data sets, unasked."""
+    if not replace and (root / _SUMMARY).exists():
+        raise ValueError(
+            f"{root / _SUMMARY}: is there already; pass --resume or --overwrite to replace it, or "
+            "choose another --out"
+        )
+
+
 def _find_sets(args: argparse.Namespace) -> list[str]:
     """Name the data sets that are meant; say which others are not there."""
     own = any(getattr(args, name) for name in FILES)
+    if args.num_classes is not None and not own:
+        raise ValueError("--num-classes: expected --features and the like beside it, found none")
     if args.datasets:
         if len(set(args.datasets)) < len(args.datasets):
             raise ValueError(f"--datasets: expected each once, found {args.datasets}")
@@ -290,7 +304,7 @@ def _summarise(jobs: Mapping[str, Job], found: Mapping[str, Standings], root: Pa
             "\n".join(f"* [{name}]({name}/table.md): {job.title}" for name, job in jobs.items()),
         ]
     )
-    (root / "summary.md").write_text(text + "\n", encoding="utf-8")
+    (root / _SUMMARY).write_text(text + "\n", encoding="utf-8")
     names = list(average_ranks(found))
     wins = np.sum([one.rounds_won[np.ix_(*[one.order(names)] * 2)] for one in found.values()], 0)
     total = sum(one.num_rounds for one in found.values())

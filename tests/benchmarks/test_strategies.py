@@ -206,6 +206,7 @@ def test_variants_and_a_holdout(folder, tmp_path):
         (("--datasets", "protoclr", "protoclr"), "--datasets: expected each once"),
         (("--datasets", "custom"), "custom: expected --features, --labels"),
         (("--datasets", "protoclr", "--features", "x.npy"), "expected custom beside --features"),
+        (("--datasets", "protoclr", "--num-classes", "9"), "--num-classes: expected --features"),
         (("--datasets", "protoclr", "--pool-size", "0"), "protoclr: pool-size"),
         (("--datasets", "protoclr", "--holdout", "60"), "protoclr: pool-size: expected at most 0"),
         (("--datasets", "protoclr", "--budgets", "61"), "protoclr: budgets: expected at most 60"),
@@ -232,6 +233,16 @@ def test_no_data_set_is_begun_where_one_is_refused(folder, tmp_path, capsys):
     assert "pass --resume" in capsys.readouterr().err
     assert not (out / "protoclr" / "results.csv").exists()
     assert (out / "mobilenetv2" / "results.csv").read_bytes() == before
+
+
+def test_a_summary_is_not_replaced_unasked(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "summary.md").write_text("of other data sets")
+    assert run(out, "--datasets", "protoclr", "mobilenetv2", names=("random",)) == 2
+    assert "summary.md: is there already; pass --resume or" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["summary.md"]
+    assert (out / "summary.md").read_text() == "of other data sets"
 
 
 def test_help_lists_the_options_of_all(capsys):
