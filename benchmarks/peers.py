@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.measuring import best, describe_device, markdown, table_line, write_report
-from benchmarks.selecting import Sizes, make_pool, with_head
+from benchmarks.selecting import Sizes, choose_strategies, make_pool, with_head
 from jaxal.scaling import unit_rows
 from jaxal.select import STRATEGIES, Pool, get_strategy
 
@@ -34,7 +34,9 @@ _HEADER = ["strategy", "ours s", "compile s", "peer s", "ratio", "picks equal", 
 _NOTE = (
     "Ours is the best of three after the first, which took compile s longer; the peer's the best "
     "of three where it takes less than 2 s, after a call on few rows. Ratio: the peer's seconds to "
-    "ours. Picks equal: the share of picks that are the same, in order, where neither side draws."
+    "ours. Picks equal: the share of picks that are the same, in order, where neither side draws. "
+    "Where ours reads the head's probabilities (margin, entropy, least-confidence, badge) the "
+    "peer's seconds include their prediction, a product in NumPy, and ours do not."
 )
 
 
@@ -179,8 +181,7 @@ def time_both(name: str, pool: Pool, picks: int) -> dict[str, Any]:
 def _choose(strategies: Sequence[str] | None) -> list[str]:
     if strategies is None:
         return [name for name in STRATEGIES if name in PEERS]
-    for name in strategies:
-        get_strategy(name)
+    for name in choose_strategies(strategies):
         if name not in PEERS:
             known = ", ".join(PEERS)
             raise ValueError(f"--peers: expected strategies of {known}, found {name!r}")
