@@ -23,7 +23,8 @@ _NOTE = (
     "products and passes over memory which a strategy cannot avoid would take at the rates "
     "measured in the same process; the ratio is seconds to ceiling. What the data decide is "
     "assumed: 10 sweeps of k-means, and half of the unlabelled rows as candidates of dropquery. "
-    "Time and memory are as the strategies' modules state them, of n rows, d features, c classes, l labelled, b picks."
+    "Time and memory are as the strategies' modules state them, of n rows, d features, c "
+    "classes, l labelled, b picks."
 )
 
 
