@@ -14,15 +14,27 @@ __all__ = ["FULL", "QUICK", "measure_all"]
 
 FULL = Sizes(pool=50_000, features=512, classes=100, labeled=1_000, picks=1_000)
 QUICK = Sizes(pool=400, features=16, classes=5, labeled=20, picks=10, embedding=8)
+_MOST_BYTES, _MOST_SECONDS = 3e9, 120.0
 _CEILING = {False: 4096, True: 256}
 
-_HEADER = ["strategy", "seconds", "compile s", "peak GiB", "ceiling s", "ratio", "time", "memory"]
+_HEADER = [
+    "strategy",
+    "seconds",
+    "compile s",
+    "peak GiB",
+    "ceiling s",
+    "ratio",
+    "within",
+    "time",
+    "memory",
+]
 _NOTE = (
     "Seconds are of a selection after the first; compile s is what the first took longer. Peak "
     "memory is of the whole process, its pool included. The ceiling is the time that the matrix "
     "products and passes over memory which a strategy cannot avoid would take at the rates "
     "measured in the same process; the ratio is seconds to ceiling. What the data decide is "
     "assumed: 10 sweeps of k-means, and half of the unlabelled rows as candidates of dropquery. "
+    "Within: whether it takes at most 3 GB and 120 s. "
     "Time and memory are as the strategies' modules state them, of n rows, d features, c "
     "classes, l labelled, b picks."
 )
@@ -77,15 +89,25 @@ def _measure(name: str, sizes: Sizes, timeout: float, ceiling: int) -> dict[str,
     return {"strategy": name, "status": "ok", **row, **own, **stated}
 
 
+def _within(row: dict[str, Any]) -> str:
+    """Say whether a strategy stays within the limits of time and memory."""
+    if row["peak_gib"] * 1024**3 > _MOST_BYTES:
+        return "no: memory"
+    if row["seconds"] <= _MOST_SECONDS:
+        return "yes"
+    return "no: its ceiling is longer" if row["ceiling"] > _MOST_SECONDS else "no: time"
+
+
 def _cells(row: dict[str, Any]) -> list[str]:
     if row["status"] != "ok":
-        return [row["strategy"], row["status"], "", "", "", "", row["time"], row["memory"]]
+        return [row["strategy"], row["status"], *[""] * 4, "no", row["time"], row["memory"]]
     numbers = row["seconds"], max(row["first"] - row["seconds"], 0), row["peak_gib"]
     return [
         row["strategy"],
         *(f"{number:.3g}" for number in numbers),
         f"{row['ceiling']:.2g}",
         f"{row['ratio']:.2g}",
+        _within(row),
         row["time"],
         row["memory"],
     ]

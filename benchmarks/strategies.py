@@ -275,7 +275,8 @@ def _explained(found: Standings) -> str:
         lines += [
             "Better than, worse than: rivals whose AUC is lower, or higher, by a two-sided paired "
             f"t-test over the {found.num_seeds} seeds, p < {LEVEL} after Holm's correction over "
-            "all pairs. This is the test to conclude from.",
+            "all pairs. This is the test to conclude from. It is over what the seeds change, which "
+            "on a pool that is taken whole is the picks and the heads only.",
             "Rounds won, lost: over all rivals and rounds, by the same test of the round's "
             f"accuracies, p < {LEVEL} uncorrected, as is customary since BADGE: some are chance.",
         ]

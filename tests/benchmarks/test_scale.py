@@ -35,10 +35,24 @@ def test_one_that_takes_too_long_or_fails_stops_no_other(measured, tmp_path, cap
     # four bytes a probability, 400 x 5 of them, at 8000 a second
     assert float(rows[2]["ceiling"]) == 1 and float(rows[2]["ratio"]) == 2
     text = (tmp_path / "speed_scale.md").read_text()
-    for part in ("| coreset | over 7 s |", "| margin | 2 | 1 | 1.5 | 1 | 2 |", '"pool": 400'):
+    for part in ("| coreset | over 7 s |", "| margin | 2 | 1 | 1.5 | 1 | 2 | yes |", '"pool": 400'):
         assert part in text
     assert "killed" in capsys.readouterr().out
     assert main([*given, "--strategies", "coreset", "margin"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ceiling", "peak_gib", "within"),
+    [
+        (120, 1, 2.7, "yes"),
+        (121, 1, 2.7, "no: time"),
+        (130, 125, 2.7, "no: its ceiling is longer"),
+        (10, 1, 2.8, "no: memory"),
+    ],
+)
+def test_limits(seconds, ceiling, peak_gib, within):
+    row = {"seconds": seconds, "ceiling": ceiling, "peak_gib": peak_gib}
+    assert scale._within(row) == within
 
 
 def test_oracles_are_only_named(measured, tmp_path):
