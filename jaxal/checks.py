@@ -20,6 +20,7 @@ __all__ = [
     "check_labels",
     "check_number",
     "check_positive",
+    "check_weights",
     "is_traced",
 ]
 
@@ -222,3 +223,26 @@ def check_number(value: float, name: str, *, least: float, above: bool = False) 
         limit = f"above {least}" if above else f"of {least} or more"
         raise ValueError(f"{name}: expected a number {limit}, found {value!r}")
     return value
+
+
+def check_weights(weights: ArrayLike | None, n: int) -> np.ndarray:
+    """Check what each of ``n`` rows counts for.
+
+    Args:
+      weights: ``[n]`` zero or more; None for one each.
+      n: number of rows.
+
+    Returns:
+      ``[n]`` float32 on the host.
+
+    Raises:
+      ValueError: another shape, or a weight that is negative or not finite in float32.
+    """
+    if weights is None:
+        return np.ones(n, np.float32)
+    found = np.asarray(weights, np.float32)
+    if found.shape != (n,):
+        raise ValueError(f"weights: expected shape ({n},), found {found.shape}")
+    if not (np.isfinite(found).all() and (found >= 0).all()):
+        raise ValueError("weights: expected finite numbers of zero or more")
+    return found

@@ -11,14 +11,14 @@ looking at all candidates each time, which is ours; the papers hold the pool x p
 
 import functools
 from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxal.checks import check_batch_size, check_positive
+from jaxal.checks import check_batch_size, check_positive, check_weights
 from jaxal.chunking import map_rows
 
 __all__ = [
@@ -122,7 +122,13 @@ def coverage_by(
 
     Returns:
       ``max_l k(x, l)`` as ``[n]`` float32, 0 without centres. Compiles once a power of two of them.
+      Holds ``O(chunk_size · (d + l) + l · d + n)``.
+
+    Raises:
+      ValueError: an unknown kernel, a squared radius below 0 or NaN, or a chunk size below one.
     """
+    _check_kernel(kernel, radius_squared)
+    check_positive(chunk_size, "chunk_size")
     if len(centres) == 0:
         return jnp.zeros(len(x), jnp.float32)
     blocks = 1 << (-(-len(centres) // _CENTRE_BLOCK) - 1).bit_length()
@@ -164,7 +170,7 @@ def greedy_coverage(
       batch_size: how many.
       kernel: ``"gaussian"``, exp(-distance^2 / radius^2), or ``"tophat"``, 1 within the radius
         (and at it) and 0 beyond.
-      radius_squared: the radius, squared.
+      radius_squared: the radius, squared; 0 or more, and what is below 1e-30 counts as that.
       weights: ``[n]`` what each row's coverage counts for, zero or more; default one each.
       chunk_size: side of the square of the kernel that is held at once in the first pass; changes
         no result but by rounding.
@@ -173,9 +179,11 @@ def greedy_coverage(
       The choice. Holds ``O(chunk_size² + n · d)``. Compiles once for all batch sizes.
 
     Raises:
-      ValueError: fewer candidates than ``batch_size``, or a chunk size below one.
+      ValueError: fewer candidates than ``batch_size``, an unknown kernel, a squared radius below 0
+        or NaN, weights that are not ``[n]``, finite and non-negative, or a chunk size below one.
     """
     n = len(x)
+    _check_kernel(kernel, radius_squared)
     check_positive(chunk_size, "chunk_size")
     check_batch_size(batch_size, int(np.count_nonzero(candidates)))
     radius_squared = _as_radius(radius_squared)
@@ -184,7 +192,7 @@ def greedy_coverage(
         slack = _SUM_SLACK + _DISTANCE_SLACK / radius_squared
     elif weights is None:  # counts are exact
         slack = 0.0
-    weights = jnp.ones(n, jnp.float32) if weights is None else jnp.asarray(weights, jnp.float32)
+    weights = jnp.asarray(check_weights(weights, n))
     gains = _first_gains(
         as_tiles(x, chunk_size),
         as_tiles(covered, chunk_size),
@@ -329,6 +337,13 @@ def _first_gains(
         return gains.at[b].add(other)
 
     return fold_distances(add, x, jnp.zeros_like(covered))
+
+
+def _check_kernel(kernel: str, radius_squared: ArrayLike) -> None:
+    if kernel not in get_args(Kernel):
+        raise ValueError(f"kernel: expected one of {', '.join(get_args(Kernel))}, found {kernel!r}")
+    if not float(radius_squared) >= 0:  # type: ignore[arg-type]
+        raise ValueError(f"radius_squared: expected 0 or more, found {radius_squared}")
 
 
 @jax.jit

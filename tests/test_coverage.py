@@ -144,3 +144,16 @@ def test_bad_numbers_are_named():
         choose(x, [1], 4, "gaussian", 1.0)
     with pytest.raises(ValueError, match="chunk_size"):
         choose(x, [], 1, "gaussian", 1.0, chunk_size=0)
+    for weights in ([1, 1, 1], [1, 1, 1, np.nan], [1, 1, 1, np.inf], [1, 1, 1, -1]):
+        with pytest.raises(ValueError, match="weights: expected"):
+            choose(x, [], 1, "gaussian", 1.0, weights=weights)
+    given = {"kernel": "gaussian", "radius_squared": 1.0}
+    for bad, message in (
+        ({"kernel": "cosine"}, "kernel: expected one of gaussian, tophat, found 'cosine'"),
+        ({"radius_squared": np.nan}, "radius_squared: expected 0 or more, found nan"),
+        ({"radius_squared": -1.0}, "radius_squared: expected 0 or more, found -1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            coverage_by(x, np.array([1]), **given | bad)
+        with pytest.raises(ValueError, match=message):
+            greedy_coverage(x, jnp.zeros(4), np.ones(4, bool), batch_size=1, **given | bad)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxal.checks import check_features, check_positive
+from jaxal.checks import check_features, check_positive, check_weights
 from jaxal.chunking import DEFAULT_CHUNK_SIZE
 from jaxal.clustering.lloyd import (
     FAR,
@@ -68,7 +68,7 @@ def kmeans(
     x = check_features(x, "x")
     check_positive(num_restarts, "num_restarts")
     check_limits(num_clusters, max_iterations, tolerance, chunk_size)
-    mass = _check_weights(weights, np.shape(x)[0])
+    mass = check_weights(weights, np.shape(x)[0])
     available = int((mass > 0).sum())
     if num_clusters > available:
         raise ValueError(
@@ -129,14 +129,3 @@ def run_kmeans(
         tolerance=tolerance,
         num_clusters=num_clusters,
     )
-
-
-def _check_weights(weights: ArrayLike | None, n: int) -> np.ndarray:
-    if weights is None:
-        return np.ones(n, np.float32)
-    found = np.asarray(weights, np.float32)
-    if found.shape != (n,):
-        raise ValueError(f"weights: expected shape ({n},), found {found.shape}")
-    if not (np.isfinite(found).all() and (found >= 0).all()):
-        raise ValueError("weights: expected finite numbers of zero or more")
-    return found

@@ -29,6 +29,8 @@ _HELD_OUT = 0.3
 # The smallest normal float32, whose logarithm stands for that of 0.
 _SMALLEST = float(jnp.finfo(jnp.float32).tiny)
 _PAIR_ROWS = 1024
+# Below this the logits' quotients are so large that their rounding makes the softmax NaN.
+_LEAST_TEMPERATURE = 1e-6
 
 _MEASURES: dict[str, Callable[[jax.Array], jax.Array]] = {
     "margin": lambda probs: 1 - margins(probs),
@@ -82,7 +84,7 @@ def select_uherding(
       batch_size: how many.
       uncertainty: U: ``"margin"``, 1 less the gap between the two largest probabilities;
         ``"entropy"``, in nats; ``"least-confidence"``, 1 less the largest.
-      temperature: what to divide logits by, above 0; None to fit it.
+      temperature: what to divide logits by, 1e-6 or more; None to fit it.
       sigma: width of the kernel, above 0; None for the smallest distance between labelled samples.
       head: how the head that the temperature is fitted with is built and trained; give what that of
         ``pool.probs`` was trained with.
@@ -90,7 +92,8 @@ def select_uherding(
 
     Returns:
       Rows ``[batch_size]`` int32 in the order they were picked, ties to the lower index, their
-      gains and uncertainties, and the parameters. Holds ``O(chunk_size² + n · (d + num_classes))``.
+      gains and uncertainties, and the parameters. Holds ``O(chunk_size² + n · (d + num_classes))``
+      and the distances of 1024 to all labelled samples.
 
     Raises:
       ValueError: a malformed pool or option, one without ``probs``, or more samples than are left.
@@ -98,9 +101,10 @@ def select_uherding(
     if uncertainty not in get_args(Uncertainty):
         expected = ", ".join(get_args(Uncertainty))
         raise ValueError(f"uncertainty: expected one of {expected}, found {uncertainty!r}")
-    for value, name in ((temperature, "temperature"), (sigma, "sigma")):
-        if value is not None:
-            check_number(value, name, least=0, above=True)
+    if temperature is not None:
+        check_number(temperature, "temperature", least=_LEAST_TEMPERATURE)
+    if sigma is not None:
+        check_number(sigma, "sigma", least=0, above=True)
     check_config(head, "head")
     check_positive(chunk_size, "chunk_size")
     cold = np.size(pool.labeled) == 0

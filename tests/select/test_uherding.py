@@ -83,6 +83,17 @@ def test_temperature_is_fitted_on_the_last_labels():
     assert info.temperature > 1.5
 
 
+@pytest.mark.parametrize("temperature", [1e-6, 1e30])
+def test_temperatures_of_any_size(temperature):
+    pool = make_pool(4)
+    # Of equal classes, and of almost all on one.
+    pool.probs[:2] = [[1 / 3] * 3, [1, 1e-38, 0]]
+    picks, info = select_uherding(KEY, pool, batch_size=5, temperature=temperature, chunk_size=64)
+    weights = uncertainties(pool.probs, "margin", temperature)
+    np.testing.assert_allclose(info.uncertainties, weights[picks], rtol=1e-4, atol=1e-6)
+    assert len(np.unique(picks)) == 5 and np.isfinite(info.gains).all()
+
+
 @pytest.mark.parametrize("num_labeled", [1, 3])
 def test_few_labels_are_not_calibrated(num_labeled):
     pool = make_pool(0, num_labeled)
@@ -146,7 +157,8 @@ def test_constant_features_go_by_index(labeled):
     ("given", "message"),
     [
         ({"uncertainty": "variance"}, "uncertainty: expected one of margin, entropy"),
-        ({"temperature": 0.0}, "temperature: expected a number above 0"),
+        ({"temperature": 0.0}, "temperature: expected a number of 1e-06 or more"),
+        ({"temperature": 1e-30}, "temperature: expected a number of 1e-06 or more"),
         ({"sigma": -1.0}, "sigma: expected a number above 0"),
         ({"head": "linear"}, "head: expected a HeadConfig"),
         ({"chunk_size": 0}, "chunk_size"),
