@@ -10,6 +10,7 @@ __all__ = ["TEMPERATURES", "calibration_error", "fit_temperature"]
 # Those that the published code of Uncertainty Herding (arXiv 2412.20644) tries: 1, 1.1 … 19.9.
 TEMPERATURES = np.arange(1.0, 20.0, 0.1)
 _NUM_BINS = 15
+_ROUNDING = 1e-5
 
 
 def calibration_error(probs: ArrayLike, labels: ArrayLike, *, num_bins: int = _NUM_BINS) -> float:
@@ -28,10 +29,14 @@ def calibration_error(probs: ArrayLike, labels: ArrayLike, *, num_bins: int = _N
       The error, in 0..1.
 
     Raises:
-      ValueError: probabilities that are no matrix of finite numbers, or other labels.
+      ValueError: probabilities that are no matrix of numbers in 0..1 (but for 1e-5 of rounding),
+        other labels, or no bins.
     """
     check_positive(num_bins, "num_bins")
     found = np.asarray(check_features(probs, "probs"), np.float64)
+    outside = found[(found < -_ROUNDING) | (found > 1 + _ROUNDING)]
+    if outside.size:
+        raise ValueError(f"probs: expected numbers in 0..1, found {outside[0]:g}")
     labels = check_labels(labels, found.shape[1], length=len(found))
     return _error(found, labels, num_bins)
 
@@ -55,8 +60,8 @@ def fit_temperature(
       One of ``temperatures``, the first of the best.
 
     Raises:
-      ValueError: logits that are no matrix of finite numbers, other labels, or temperatures that
-        are none or not above 0.
+      ValueError: logits that are no matrix of finite numbers, other labels, temperatures that are
+        none or not above 0, or no bins.
     """
     check_positive(num_bins, "num_bins")
     x = np.asarray(check_features(logits, "logits"), np.float64)

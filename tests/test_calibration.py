@@ -81,3 +81,6 @@ def test_bad_input_is_named(given, message):
 def test_bad_probabilities_are_named():
     with pytest.raises(ValueError, match="probs: expected a matrix"):
         calibration_error([0.5, 0.5], [0])
+    for bad in (-0.1, 1.1):
+        with pytest.raises(ValueError, match=f"probs: expected numbers in 0..1, found {bad}"):
+            calibration_error([[bad, 0.5]], [0])
