@@ -78,7 +78,7 @@ def select_dropquery(
     """
     _check_dropout(num_predictions, dropout_rate)
     check_positive(chunk_size, "chunk_size")
-    if not isinstance(normalize, bool):
+    if not isinstance(normalize, bool | np.bool_):
         raise ValueError(f"normalize: expected True or False, found {normalize!r}")
     cold = np.size(pool.labeled) == 0
     needs = ("features",) if cold else ("features", "trained")
@@ -140,9 +140,12 @@ def dropout_disagreements(
       ``[n]`` int32, 0..num_predictions. Holds ``O(n + chunk_size · d)``.
 
     Raises:
-      ValueError: an option out of its range, or features that do not fit the head.
+      ValueError: an option out of its range, or features that are no matrix or do not fit the
+        head. NaN is not looked for.
     """
     _check_dropout(num_predictions, dropout_rate)
+    if np.ndim(features) != 2:
+        raise ValueError(f"features: expected a matrix [n, d], found shape {np.shape(features)}")
     n, dim = np.shape(features)
     expected = _first_kernel(trained).shape[0]
     if dim != expected:

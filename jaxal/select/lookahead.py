@@ -106,8 +106,8 @@ def select_lookahead(
       samples; ``sequential``: ``O((n + m) · m)`` more.
 
     Raises:
-      ValueError: a malformed pool or option, one without what is read, or more samples than are
-        left.
+      ValueError: a malformed pool or option, one without what is read, more samples than are left,
+        or a ridge under the rounding of the labelled samples' kernel.
     """
     _check_options(sequential, outputs, baseline)
     check_number(ridge, "ridge", least=0, above=True)
@@ -226,7 +226,13 @@ def _model(
         block = np.asarray(dense_ntk(layers, x[padded]), np.float64)[:count, :count]
         block = (block + block.T) / 2
         r = ridge * float(np.trace(block)) / count
-        lower = np.linalg.cholesky(block + r * np.eye(count))
+        try:
+            lower = np.linalg.cholesky(block + r * np.eye(count))
+        except np.linalg.LinAlgError as error:
+            raise ValueError(
+                f"ridge: expected enough for the labelled samples' kernel, whose float32 rounding "
+                f"outweighs it, found {ridge!r}"
+            ) from error
         whiten[:count, :count] = np.linalg.inv(lower).T
         gap = np.eye(outputs.shape[1])[np.asarray(pool.labels)] - outputs[labeled]
         weights[:count] = whiten[:count, :count] @ (whiten[:count, :count].T @ gap)

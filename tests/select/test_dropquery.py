@@ -224,3 +224,5 @@ def test_bad_pools_are_named():
         select_dropquery(KEY, pool._replace(features=pool.features[:, :5]), batch_size=1)
     with pytest.raises(ValueError, match=r"pool.features.*NaN"):
         select_dropquery(KEY, pool._replace(features=pool.features * np.nan), batch_size=1)
+    with pytest.raises(ValueError, match=r"features: expected a matrix \[n, d\], found shape"):
+        dropout_disagreements(KEY, pool.trained, pool.features[0])

@@ -172,6 +172,11 @@ def test_needs_follow_the_outputs():
         select_lookahead(KEY, pool._replace(features=pool.features[:, :2]), batch_size=1)
 
 
+def test_a_ridge_under_the_rounding_is_named():
+    with pytest.raises(ValueError, match=r"ridge: expected enough .* found 1e-12"):
+        select_lookahead(KEY, problem(0, 40), batch_size=1, ridge=1e-12)
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [
