@@ -8,7 +8,8 @@ least risk over the whole pool is picked, one at a time, until the batch is full
 The paper's are: that objective, the kernel of a randomly initialised head on un-normalised frozen
 features, clusters as targets also of the labelled samples, the number of clusters, the two feature
 choices ``self`` and ``al``. Ours, each a parameter: clusters of a diffusion map, the squared risk
-and its scale, the pool's weights, the candidates' number, the kernel's width, scale and ridge.
+and its scale, the pool's weights, the candidates' number, the kernel's width and ridge, and that it
+sees the features centred and scaled.
 ``benchmarks/NOTES.md`` has what was tried.
 """
 
@@ -107,7 +108,7 @@ def select(
 ) -> tuple[np.ndarray, NTKCPLInfo]:
     """Pick samples by the look-ahead risk under cluster pseudo-labels.
 
-    Holds O(pool · (candidates + labelled + clusters + batch_size)).
+    Holds O(pool · (d + candidates + labelled + clusters + batch_size)).
 
     Args:
       key: random key: of the clusters and of the candidates.
@@ -130,8 +131,8 @@ def select(
       kernel: ``(x1 [n1, d], x2 [n2, d]) -> [n1, n2]``; by default `head_kernel`.
       kernel_seed: seed of the default kernel's head, the same in every round.
       kernel_width: its hidden width.
-      center: subtract the pool's mean from the features for the kernel, so that samples are alike
-        by what tells them from the average. A head takes up an offset by its bias.
+      center: subtract the pool's mean from the features for the kernel (ours), so that samples are
+        alike by what tells them from the average. A head takes up an offset by its bias.
       feature_scale: mean row norm that they are then scaled to, by one factor.
       ridge: added to the kernel's diagonal, as a share of its mean.
       chunk_size: pool rows held at once where the kernel is computed; changes no result.
@@ -149,10 +150,9 @@ def select(
             raise ValueError(f"{name}: expected True or False, found {flag!r}")
     check_number(ridge, "ridge", least=0, above=True)
     check_number(feature_scale, "feature_scale", least=0, above=True)
-    if target_scale is None:
-        given = np.size(pool.labeled) + batch_size
-        target_scale = default_target_scale(given, pool.num_classes)
-    check_number(target_scale, "target_scale", least=1)
+    if target_scale is not None:
+        check_number(target_scale, "target_scale", least=1)
+    check_positive(batch_size, "batch_size")
     counts = {"num_restarts": num_restarts, "kernel_width": kernel_width, "chunk_size": chunk_size}
     limits = {"max_evaluations": max_evaluations, "num_candidates": num_candidates}
     for name, count in (counts | {n: c for n, c in limits.items() if c is not None}).items():
@@ -162,6 +162,8 @@ def select(
     if np.size(pool.labeled) == 0:
         needs -= {"hidden", "probs"}
     pool = check_pool(pool, batch_size, {"features", *needs}, "ntkcpl")
+    if target_scale is None:
+        target_scale = default_target_scale(np.size(pool.labeled) + batch_size, pool.num_classes)
     cluster_key, candidate_key = jax.random.split(key)
     candidates = _candidates(candidate_key, pool, batch_size, num_candidates)
     clusters = cluster_pseudo_labels(
@@ -214,11 +216,16 @@ def default_target_scale(num_labeled: int, num_classes: int) -> float:
 
     Args:
       num_labeled: labels at the end of the round.
-      num_classes: number of classes.
+      num_classes: number of classes, at least 1.
 
     Returns:
       1 with no label, rising linearly to 2 at 20 labels a class, and 2 from there.
+
+    Raises:
+      ValueError: fewer than one class, or fewer than no labels.
     """
+    check_number(num_labeled, "num_labeled", least=0)
+    check_positive(num_classes, "num_classes")
     return 1 + min(1.0, num_labeled / (_LABELS_A_CLASS * num_classes))
 
 

@@ -193,6 +193,12 @@ def test_bad_input_is_named():
         select(KEY, pool, batch_size=116)
     with pytest.raises(ValueError, match="NaN"):
         select(KEY, pool._replace(features=pool.features * np.nan), batch_size=1)
+    with pytest.raises(ValueError, match=r"pool\.num_classes"):
+        select(KEY, pool._replace(num_classes=0), batch_size=1)
+    with pytest.raises(ValueError, match="batch_size"):
+        select(KEY, pool, batch_size="2")
+    with pytest.raises(ValueError, match="num_classes"):
+        default_target_scale(5, 0)
 
 
 @pytest.mark.parametrize(
