@@ -1,6 +1,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -96,3 +97,42 @@ def test_every_strategy_takes_one_and_all_that_is_left(name, batch_size):
     np.testing.assert_array_equal(picks, again)
     with pytest.raises(ValueError, match="batch_size: expected at most 17"):
         select(jax.random.key(1), pool, batch_size=18)
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_every_strategy_reads_half_precision_memory_maps_and_device_arrays(name, tmp_path):
+    rng = np.random.default_rng(0)
+    x, hidden = (rng.normal(size=(20, d)).astype(np.float16) for d in (4, 5))
+    labeled, labels = np.array([2, 19, 5]), np.array([0, 1, 1])
+    trained = train_head(jax.random.key(0), x, labeled, labels, 3)
+    probs = rng.dirichlet(np.ones(3), 20).astype(np.float32)
+    plain = Pool(
+        np.float32(x),
+        3,
+        labeled,
+        labels,
+        probs=probs,
+        hidden=np.float32(hidden),
+        embedding=np.float32(x),
+        trained=trained,
+    )
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    others = [
+        plain._replace(features=mapped, hidden=hidden, embedding=mapped),
+        plain._replace(
+            features=jnp.asarray(x),
+            hidden=jnp.asarray(hidden),
+            embedding=jnp.asarray(x),
+            probs=jnp.asarray(probs),
+            labeled=jnp.asarray(labeled),
+            labels=jnp.asarray(labels),
+        ),
+    ]
+    select = get_strategy(name).select
+    if get_strategy(name).oracle:
+        select = functools.partial(select, true_labels=rng.integers(3, size=20))
+    expected, _ = select(jax.random.key(1), plain, batch_size=4)
+    for pool in others:
+        picks, _ = select(jax.random.key(1), pool, batch_size=4)
+        np.testing.assert_array_equal(picks, expected)
