@@ -372,3 +372,12 @@ def test_the_linear_head_is_the_default():
         (train_head, "config"),
     ):
         assert inspect.signature(function).parameters[name].default is LINEAR
+
+
+def test_an_oracle_sees_the_labels_of_what_is_not_skipped():
+    x = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    labels = np.arange(12) % 3
+    state = skip(start(12, 3, seed=0), [0, 1, 3, 4])
+    _, rows, info = ask(state, "class-balanced", x, 6, options={"true_labels": labels})
+    np.testing.assert_array_equal(labels[rows], info.classes)
+    assert np.bincount(labels[rows]).tolist() == [2, 2, 2]

@@ -214,7 +214,7 @@ def _multiclass_roots(probs: jax.Array) -> jax.Array:
     p = p / jnp.sum(p, axis=1, keepdims=True)
     c = p.shape[1]
     if c == 1:
-        return jnp.zeros((len(p), 1, 1))
+        return jnp.zeros((len(p), 1, 1), p.dtype)
     rest = jnp.cumsum(p[:, ::-1], axis=1)[:, -2::-1]  # of the classes after each but the last
     head, some = p[:, :-1], rest > 0
     diagonal = jnp.sqrt(jnp.where(some, head * rest / jnp.where(some, head + rest, 1), 0))
@@ -350,7 +350,7 @@ def _greedy(
         picks, gains = picks.at[i].set(pick.astype(jnp.int32)), gains.at[i].set(gain)
         at = jnp.unravel_index(pick, open_.shape)
         vectors = (root[at].T[:, None, :] * hidden[at][None, :, None]).reshape(-1, q)
-        lower = jnp.linalg.cholesky(state.inner[at] + jnp.eye(q))
+        lower = jnp.linalg.cholesky(state.inner[at] + jnp.eye(q, dtype=hidden.dtype))
 
         def whitened(rows: jax.Array) -> jax.Array:
             return triangular_solve(lower, rows, lower=True, transpose_a=True)
@@ -376,7 +376,7 @@ def _greedy(
         return state, open_.at[at].set(False), picks, gains, i + 1
 
     state = _State(inverse, bound, *jax.lax.map(blocks, (hidden, root)))
-    empty = (jnp.zeros(steps, jnp.int32), jnp.zeros(steps), jnp.int32(0))
+    empty = (jnp.zeros(steps, jnp.int32), jnp.zeros(steps, hidden.dtype), jnp.int32(0))
     _, _, picks, gains, done = jax.lax.while_loop(go_on, body, (state, open_, *empty))
     return picks, gains, done
 
@@ -397,10 +397,9 @@ def _gains(inner: jax.Array, outer: jax.Array) -> jax.Array:
     q = inner.shape[-1]
     if q == 1:
         return (outer / (1 + inner))[:, 0, 0]
-    lower = jnp.linalg.cholesky(inner + jnp.eye(q))
-    whiten = triangular_solve(
-        lower, jnp.broadcast_to(jnp.eye(q), inner.shape), left_side=True, lower=True
-    )
+    one = jnp.eye(q, dtype=inner.dtype)
+    lower = jnp.linalg.cholesky(inner + one)
+    whiten = triangular_solve(lower, jnp.broadcast_to(one, inner.shape), left_side=True, lower=True)
     return jnp.sum((whiten @ outer) * whiten, axis=(1, 2))
 
 

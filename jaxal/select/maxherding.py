@@ -58,7 +58,7 @@ def select_maxherding(
     x = unit_rows(pool.features)
     candidates = np.ones(len(x), bool)
     candidates[labeled] = False
-    squared = float(sigma) ** 2
+    squared = float(sigma) * float(sigma)
     covered = coverage_by(
         x, labeled, kernel="gaussian", radius_squared=squared, chunk_size=chunk_size
     )

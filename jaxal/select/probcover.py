@@ -72,7 +72,7 @@ def select_probcover(
         clusters = kmeans(key, x, min(pool.num_classes, len(x))).labels
         squared = purity_radius(x, clusters, alpha=alpha, chunk_size=chunk_size)
     else:
-        squared = float(delta) ** 2
+        squared = float(delta) * float(delta)
     candidates = np.ones(len(x), bool)
     candidates[labeled] = False
     covered = coverage_by(

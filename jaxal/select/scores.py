@@ -37,6 +37,6 @@ def best_by_probs(
       ValueError: a malformed pool or option, one without ``probs``, or more than are left.
     """
     pool = check_pool(pool, batch_size, ("probs",), name)
-    scores = map_rows(score, pool.probs, chunk_size=chunk_size)  # type: ignore[arg-type]
+    scores = map_rows(score, pool.probs, chunk_size=chunk_size, dtype=jnp.float32)  # type: ignore[arg-type]
     picks, found = first_best(scores, pool, batch_size, largest=largest)
     return jnp.asarray(picks, jnp.int32), jnp.asarray(found)

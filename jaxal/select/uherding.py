@@ -125,7 +125,7 @@ def select_uherding(
         weights = found if found[candidates].any() else weights
     if sigma is None:
         sigma = _smallest_distance(np.asarray(x)[labeled])
-    squared = float(sigma) ** 2
+    squared = float(sigma) * float(sigma)
     chosen = greedy_coverage(
         x,
         coverage_by(x, labeled, kernel="gaussian", radius_squared=squared, chunk_size=chunk_size),

@@ -124,6 +124,13 @@ def test_auto_says_what_it_was(monkeypatch):
         np.testing.assert_array_equal(picks, reference(pool, 12, fisher="binary")[0])
 
 
+def test_float64_enabled_changes_no_pick(x64):
+    pool = problem(0, 6)
+    assert np.asarray(select_bait(KEY, pool, batch_size=7)[0]).tolist() == reference(pool, 7)[0]
+    one = pool._replace(num_classes=1, probs=np.ones((N, 1)))
+    assert len(select_bait(KEY, one, batch_size=3)[0]) == 3
+
+
 def test_candidates_are_drawn_by_key():
     pool = problem(0, 5)
     found = {

@@ -46,6 +46,13 @@ def test_equals_dense_numpy(num_labeled, batch_size):
         assert_greedy(pool, picks, info.gains)
 
 
+def test_everything_is_alike_to_a_huge_sigma():
+    pool = Pool(np.random.default_rng(0).normal(size=(9, 3)), 2, [], [])
+    picks, info = select_maxherding(KEY, pool, batch_size=2, sigma=1e200)
+    np.testing.assert_array_equal(picks, [0, 1])
+    np.testing.assert_array_equal(info.gains, [9, 0])
+
+
 @pytest.mark.parametrize("sigma", [0.2, 3.0])
 def test_sigma(sigma):
     pool = make_pool(4, 6)
