@@ -193,9 +193,9 @@ def ask(
     rows = np.arange(state.pool_size)
     if len(state.excluded):
         pool, rows = _without(pool, state.excluded)
-        truth = options.get("true_labels") if strategy.oracle else None
-        if np.shape(truth) == (state.pool_size,):
-            options = {**options, "true_labels": np.asarray(truth)[rows]}
+        truth = np.asarray(options.get("true_labels"))
+        if strategy.oracle and truth.shape == (state.pool_size,):
+            options = {**options, "true_labels": truth[rows]}
     began = time.perf_counter()
     found, info = strategy.select(_key(state, _SELECT_KEY), pool, batch_size=batch_size, **options)
     picks = rows[_check_picks(found, pool, batch_size, strategy.name)]
