@@ -27,6 +27,7 @@ __all__ = [
     "Coverage",
     "Kernel",
     "as_tiles",
+    "cover_unlabeled",
     "coverage_by",
     "fold_distances",
     "greedy_coverage",
@@ -211,6 +212,50 @@ def greedy_coverage(
         kernel=kernel,
     )
     return Coverage(picks[:batch_size], found[:batch_size], evaluations)
+
+
+def cover_unlabeled(
+    x: jax.Array,
+    labeled: np.ndarray,
+    *,
+    batch_size: int,
+    kernel: Kernel,
+    radius_squared: ArrayLike,
+    weights: ArrayLike | None = None,
+    chunk_size: int = CHUNK_SIZE,
+) -> Coverage:
+    """Choose unlabelled rows, each the one that adds most to what the labelled ones cover.
+
+    Args:
+      x: ``[n, d]`` rows of length one or zero.
+      labeled: ``[l]`` rows that cover from the start and are not chosen; may be none.
+      batch_size: see `greedy_coverage`, as all that follows.
+      kernel: its name.
+      radius_squared: its radius, squared.
+      weights: ``[n]``, or None.
+      chunk_size: rows compared at once.
+
+    Returns:
+      The choice, as of `greedy_coverage`.
+
+    Raises:
+      ValueError: as `greedy_coverage` and `coverage_by`.
+    """
+    candidates = np.ones(len(x), bool)
+    candidates[labeled] = False
+    covered = coverage_by(
+        x, labeled, kernel=kernel, radius_squared=radius_squared, chunk_size=chunk_size
+    )
+    return greedy_coverage(
+        x,
+        covered,
+        candidates,
+        batch_size=batch_size,
+        kernel=kernel,
+        radius_squared=radius_squared,
+        weights=weights,
+        chunk_size=chunk_size,
+    )
 
 
 class _State(NamedTuple):

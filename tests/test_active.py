@@ -9,6 +9,7 @@ from jaxal.embedding import cluster_embedding
 from jaxal.select import STRATEGIES, Strategy, get_strategy, unlabeled
 from jaxal.train.head import LINEAR, HeadConfig, predict_probs, train_head
 
+slow = pytest.mark.slow
 HEAD = HeadConfig(hidden=(8,), epochs=5, train_batch_size=32)
 SIZES = [6, 4, 5]
 
@@ -214,7 +215,14 @@ def test_ask_makes_the_embedding_that_run_makes(data):
     assert found.tolist() == given.tolist() == picks_of(go(data, "ntkcpl", [6]))[0]
 
 
-@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        name if name in ("ntkcpl", "margin", "coreset-hidden") else pytest.param(name, marks=slow)
+        for name, strategy in sorted(STRATEGIES.items())
+        if not strategy.oracle
+    ],
+)
 def test_skipped_samples_are_as_good_as_absent(data, strategy):
     x, y = data
     odd = np.random.default_rng(3).permutation(80)[:25]

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from jaxal.checks import check_number, check_positive
-from jaxal.coverage import CHUNK_SIZE, coverage_by, greedy_coverage
+from jaxal.coverage import CHUNK_SIZE, cover_unlabeled
 from jaxal.scaling import unit_rows
 from jaxal.select.base import Pool, Strategy, check_pool
 
@@ -54,21 +54,12 @@ def select_maxherding(
     check_number(sigma, "sigma", least=0, above=True)
     check_positive(chunk_size, "chunk_size")
     pool = check_pool(pool, batch_size, ("features",), "maxherding")
-    labeled = np.asarray(pool.labeled)
-    x = unit_rows(pool.features)
-    candidates = np.ones(len(x), bool)
-    candidates[labeled] = False
-    squared = float(sigma) * float(sigma)
-    covered = coverage_by(
-        x, labeled, kernel="gaussian", radius_squared=squared, chunk_size=chunk_size
-    )
-    found = greedy_coverage(
-        x,
-        covered,
-        candidates,
+    found = cover_unlabeled(
+        unit_rows(pool.features),
+        np.asarray(pool.labeled),
         batch_size=batch_size,
         kernel="gaussian",
-        radius_squared=squared,
+        radius_squared=float(sigma) * float(sigma),
         chunk_size=chunk_size,
     )
     return found.picks, MaxherdingInfo(found.gains, found.evaluations)

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxal.checks import check_number, check_positive
 from jaxal.clustering import kmeans
-from jaxal.coverage import CHUNK_SIZE, as_tiles, coverage_by, fold_distances, greedy_coverage
+from jaxal.coverage import CHUNK_SIZE, as_tiles, cover_unlabeled, fold_distances
 from jaxal.scaling import unit_rows
 from jaxal.select.base import Pool, Strategy, check_pool
 
@@ -66,22 +66,15 @@ def select_probcover(
         raise ValueError(f"alpha: expected at most 1, found {alpha!r}")
     check_positive(chunk_size, "chunk_size")
     pool = check_pool(pool, batch_size, ("features",), "probcover")
-    labeled = np.asarray(pool.labeled)
     x = unit_rows(pool.features)
     if delta is None:
         clusters = kmeans(key, x, min(pool.num_classes, len(x))).labels
         squared = purity_radius(x, clusters, alpha=alpha, chunk_size=chunk_size)
     else:
         squared = float(delta) * float(delta)
-    candidates = np.ones(len(x), bool)
-    candidates[labeled] = False
-    covered = coverage_by(
-        x, labeled, kernel="tophat", radius_squared=squared, chunk_size=chunk_size
-    )
-    found = greedy_coverage(
+    found = cover_unlabeled(
         x,
-        covered,
-        candidates,
+        np.asarray(pool.labeled),
         batch_size=batch_size,
         kernel="tophat",
         radius_squared=squared,

@@ -11,9 +11,9 @@ import numpy as np
 from jaxal.calibration import fit_temperature
 from jaxal.checks import check_number, check_positive
 from jaxal.chunking import map_rows
-from jaxal.coverage import CHUNK_SIZE, NOISE, coverage_by, greedy_coverage
+from jaxal.coverage import CHUNK_SIZE, NOISE, cover_unlabeled
 from jaxal.scaling import unit_rows
-from jaxal.select.base import Pool, Strategy, check_pool
+from jaxal.select.base import Pool, Strategy, check_pool, unlabeled
 from jaxal.select.entropy import entropies
 from jaxal.select.least_confidence import confidences
 from jaxal.select.margin import margins
@@ -115,24 +115,20 @@ def select_uherding(
         _check_probs(pool)
     labeled = np.asarray(pool.labeled)
     x = unit_rows(pool.features)
-    candidates = np.ones(len(x), bool)
-    candidates[labeled] = False
     weights = np.ones(len(x), np.float32)
     if temperature is None:
         temperature = 1.0 if cold else _temperature(key, pool, head)
     if not cold:
         found = np.asarray(_uncertainties(pool, uncertainty, temperature))
-        weights = found if found[candidates].any() else weights
+        weights = found if found[unlabeled(pool)].any() else weights
     if sigma is None:
         sigma = _smallest_distance(np.asarray(x)[labeled])
-    squared = float(sigma) * float(sigma)
-    chosen = greedy_coverage(
+    chosen = cover_unlabeled(
         x,
-        coverage_by(x, labeled, kernel="gaussian", radius_squared=squared, chunk_size=chunk_size),
-        candidates,
+        labeled,
         batch_size=batch_size,
         kernel="gaussian",
-        radius_squared=squared,
+        radius_squared=float(sigma) * float(sigma),
         weights=weights,
         chunk_size=chunk_size,
     )

@@ -308,6 +308,7 @@ def test_digits_refuse_budgets_over_their_pool(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_digits_keep_their_features(tmp_path, monkeypatch, capsys):
     calls = []
 
@@ -330,6 +331,7 @@ def test_digits_keep_their_features(tmp_path, monkeypatch, capsys):
     assert len(calls) == 1
 
 
+@pytest.mark.slow
 def test_ntkcpl_reports_its_risk(files, tmp_path):
     out = tmp_path / "out"
     extra = ("--option", "kernel_width=32", "--option", "risk=zero_one", "--seeds", "1")
@@ -341,6 +343,7 @@ def test_ntkcpl_reports_its_risk(files, tmp_path):
     assert "risk=zero_one" in (out / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_variants_and_the_holdout_are_reported(files, tmp_path):
     out = tmp_path / "out"
     extra = ("--variant", "even", "weighting=uniform", "kernel_width=32", "--holdout", "20")
