@@ -14,7 +14,7 @@ from jaxal.clustering import kmeans
 from jaxal.models.heads import DenseHead
 from jaxal.scaling import range_scale, unit_rows
 from jaxal.select.base import Pool, Strategy, check_pool, rank_in_group, unlabeled
-from jaxal.train.head import TrainedHead
+from jaxal.train.head import TrainedHead, first_layer
 
 __all__ = ["DROPQUERY", "DropqueryInfo", "dropout_disagreements", "select_dropquery"]
 
@@ -147,7 +147,7 @@ def dropout_disagreements(
     if np.ndim(features) != 2:
         raise ValueError(f"features: expected a matrix [n, d], found shape {np.shape(features)}")
     n, dim = np.shape(features)
-    expected = _first_kernel(trained).shape[0]
+    expected = first_layer(trained.head, trained.variables)["kernel"].shape[0]
     if dim != expected:
         raise ValueError(
             f"pool.features: expected {expected} columns, as the head was trained on, found {dim}"
@@ -168,11 +168,6 @@ def _check_dropout(num_predictions: int, dropout_rate: float) -> None:
     check_number(dropout_rate, "dropout_rate", least=0)
     if dropout_rate >= 1:
         raise ValueError(f"dropout_rate: expected a number below 1, found {dropout_rate!r}")
-
-
-def _first_kernel(trained: TrainedHead) -> jax.Array:
-    params = trained.variables["params"]
-    return params["dense_0" if trained.head.features else "output"]["kernel"]
 
 
 @functools.partial(jax.jit, static_argnames="head")

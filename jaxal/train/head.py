@@ -27,6 +27,7 @@ __all__ = [
     "HeadConfig",
     "TrainedHead",
     "check_config",
+    "first_layer",
     "make_head",
     "predict_head",
     "predict_probs",
@@ -169,7 +170,7 @@ def train_head(
             f"{LINEAR.feature_norm})"
         )
     # The factor moves into the first layer, so that the head reads features as they are.
-    first = _first_layer(head, variables)
+    first = first_layer(head, variables)
     first["kernel"] = first["kernel"] * scale
     return TrainedHead(head, variables, losses)
 
@@ -201,14 +202,15 @@ def predict_probs(
     return _map(trained, features, chunk_size, with_hidden=False)[0]
 
 
-def _first_layer(head: DenseHead, variables: Any) -> dict[str, jax.Array]:
+def first_layer(head: DenseHead, variables: Any) -> dict[str, jax.Array]:
+    """Give the parameters of the layer that reads the features: its kernel is ``[d, ...]``."""
     return variables["params"]["dense_0" if head.features else "output"]
 
 
 def _map(trained: TrainedHead, features: ArrayLike, chunk_size: int, *, with_hidden: bool) -> Any:
     check_positive(chunk_size, "chunk_size")
     check_features(features)
-    expected, _ = _first_layer(trained.head, trained.variables)["kernel"].shape
+    expected, _ = first_layer(trained.head, trained.variables)["kernel"].shape
     if np.shape(features)[1] != expected:
         raise ValueError(
             f"features: expected {expected} columns, as the head was trained on, "
