@@ -219,17 +219,16 @@ def _nearest(x: jax.Array, centers: jax.Array, forced: jax.Array | None) -> jax.
 def _cluster_sums(
     x: jax.Array, weights: jax.Array, labels: jax.Array, num_clusters: int
 ) -> tuple[jax.Array, jax.Array]:
-    def scatter() -> jax.Array:
-        return jax.ops.segment_sum(x * weights[:, None], labels, num_clusters)
+    def scatter() -> tuple[jax.Array, jax.Array]:
+        sums = jax.ops.segment_sum(x * weights[:, None], labels, num_clusters)
+        return sums, jax.ops.segment_sum(weights, labels, num_clusters)
 
-    def product() -> jax.Array:
+    def product() -> tuple[jax.Array, jax.Array]:
         # Accelerators add scattered rows in no fixed order; a product keeps the result repeatable.
         members = jax.nn.one_hot(labels, num_clusters, axis=0, dtype=x.dtype) * weights
-        return jnp.matmul(members, x, precision=lax.Precision.HIGHEST)
+        return jnp.matmul(members, x, precision=lax.Precision.HIGHEST), members.sum(1)
 
-    sums = lax.platform_dependent(cpu=scatter, default=product)
-    mass = (jax.nn.one_hot(labels, num_clusters, axis=0, dtype=x.dtype) * weights).sum(1)
-    return sums, mass
+    return lax.platform_dependent(cpu=scatter, default=product)
 
 
 def _sweep(
