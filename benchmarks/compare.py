@@ -26,6 +26,7 @@ from benchmarks.folder import FEATURES, open_folder
 from benchmarks.measuring import processor
 from benchmarks.plan import Plan, check_plan
 from benchmarks.runner import Row
+from benchmarks.tables import write_csv
 
 __all__ = [
     "SELECTION_SECONDS",
@@ -124,7 +125,7 @@ def stop(out: Path) -> int:
 
 def _report(job: Job, data: Data, rows: Sequence[Row]) -> None:
     plan, out = job.plan, job.out
-    report.write_csv(rows, out / "results.csv")
+    write_csv([row._asdict() for row in rows], out / "results.csv")
     text = "\n\n".join(
         [
             f"# {job.title}",

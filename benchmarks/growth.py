@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.compare import stop
 from benchmarks.complexity import COMPLEXITY
-from benchmarks.measuring import describe_device, markdown, write_csv
-from benchmarks.selecting import Sizes, choose_strategies, measure_selection
+from benchmarks.measuring import describe_device
+from benchmarks.selecting import Sizes, choose_strategies, measure_selection, shown_name
+from benchmarks.tables import markdown, write_csv
 
 __all__ = ["Point", "add_arguments", "exponent", "main", "read_points", "table"]
 
@@ -101,8 +103,7 @@ def main(args: argparse.Namespace) -> int:
         for name in names:
             _grow(name, wanted, points, args, device)
     except KeyboardInterrupt:
-        print(f"\nstopped; the same command with --resume goes on from {args.out}")
-        return 130
+        return stop(args.out)
     text = table(points.values(), args.limit, [sizes.pool for sizes in wanted])
     (args.out / _TABLE).write_text(text + "\n", encoding="utf-8")
     draw(points.values(), args.out / _FIGURE)
@@ -113,7 +114,7 @@ def main(args: argparse.Namespace) -> int:
 def _wanted(args: argparse.Namespace) -> list[Sizes]:
     """List the pools to measure, smallest first."""
     for name in ("features", "classes", "labeled", "picks", "limit", "timeout"):
-        if not getattr(args, name) > 0:
+        if not 0 < getattr(args, name) < math.inf:
             raise ValueError(f"--{name}: expected more than 0, found {getattr(args, name)}")
     least = args.labeled + args.picks
     if min(args.sizes) < least:
@@ -133,14 +134,14 @@ def _open(args: argparse.Namespace, sizes: Sizes, device: str) -> list[Point]:
     if args.overwrite:
         for name in (_CSV, _TABLE, _FIGURE):
             (args.out / name).unlink(missing_ok=True)
-    if not path.exists():
+    if not any((args.out / name).exists() for name in (_CSV, _TABLE, _FIGURE)):
         args.out.mkdir(parents=True, exist_ok=True)
         return []
     if not args.resume:
         raise ValueError(
             f"{args.out}: holds results; pass --resume to go on with them, or --overwrite"
         )
-    found = read_points(path)
+    found = read_points(path) if path.exists() else []
     now = {**sizes._asdict(), "device": device}
     differing = {
         f"{name}: now {now[name]!r}, there {getattr(point, name)!r}"
@@ -212,7 +213,7 @@ def read_points(path: Path) -> list[Point]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             return [_as_point(line) for line in csv.DictReader(file)]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise ValueError(f"{path}: damaged, or of another version ({error})") from error
 
 
@@ -252,10 +253,10 @@ def table(points: Iterable[Point], limit: float, wanted: Iterable[int] = ()) -> 
         fitted, stated = exponent(own.values()), COMPLEXITY[name]
         grown = "" if math.isnan(fitted) else f"{fitted:.2f}"
         cells = [_time_cell(own.get(size), own.values(), limit) for size in sizes]
-        times.append([name, *cells, grown, stated.time])
+        times.append([shown_name(name), *cells, grown, stated.time])
         held = (own.get(size) for size in sizes)
         cells = ["" if p is None or p.peak_gib is None else f"{p.peak_gib:.2f}" for p in held]
-        peaks.append([name, *cells, stated.memory])
+        peaks.append([shown_name(name), *cells, stated.memory])
     heads = [f"{size:,}" for size in sizes]
     fixed = ", ".join(f"{getattr(points[0], name)} {name}" for name in _SETTINGS[:-1])
     return "\n\n".join(
@@ -264,13 +265,13 @@ def table(points: Iterable[Point], limit: float, wanted: Iterable[int] = ()) -> 
             f"Device {points[0].device}; {fixed}. Synthetic features; a selection after the first, "
             "so without compilation.",
             "Seconds:",
-            markdown(["strategy", *heads, "exponent", "stated time"], times),
+            markdown([["strategy", *heads, "exponent", "stated time"], *times]),
             f"The exponent is a of seconds ∝ rows^a over the {_FITTED} largest pools. A strategy "
             f"was stopped once a selection took over {limit:g} s; what is over a number of "
             "seconds was given up, making the pool and compiling included. Stated: of n rows, d "
             "features, c classes, l labelled, b picks.",
             "Peak memory of the whole process, its pool included, in GiB:",
-            markdown(["strategy", *heads, "stated memory"], peaks),
+            markdown([["strategy", *heads, "stated memory"], *peaks]),
         ]
     )
 

@@ -1,6 +1,5 @@
 """What the speed benchmarks share: clocks, ceilings, synthetic features, processes, tables."""
 
-import csv
 import json
 import os
 import platform
@@ -15,18 +14,18 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.tables import write_csv
+
 __all__ = [
     "best",
     "describe_device",
     "draw_mixture",
-    "markdown",
     "matmul_rate",
     "peak_gib",
     "processor",
     "read_rate",
+    "refuse_to_replace",
     "run_alone",
-    "table_line",
-    "write_csv",
     "write_report",
 ]
 
@@ -151,29 +150,18 @@ def describe_device() -> str:
     )
 
 
-def table_line(cells: Sequence[str]) -> str:
-    """Make one line of a table."""
-    return "| " + " | ".join(cells) + " |"
+def refuse_to_replace(stem: Path, *, overwrite: bool) -> None:
+    """Look for an earlier report before any work starts.
 
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Make a table, its first column to the left and the others to the right."""
-    rule = ["---", *("--:" for _ in header[1:])]
-    return "\n".join(map(table_line, (header, rule, *rows)))
+    Raises:
+      ValueError: there is one, which may not be replaced.
+    """
+    path = stem.with_suffix(".csv")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path}: holds results; pass --overwrite, or choose another --out")
 
 
 def write_report(stem: Path, rows: Sequence[Mapping[str, Any]], paragraphs: Sequence[str]) -> None:
     """Write ``STEM.csv``, one line a row, and ``STEM.md``."""
     write_csv(rows, stem.with_suffix(".csv"))
     stem.with_suffix(".md").write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
-
-
-def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write rows of equal keys, whole or not at all; an empty cell stands for None."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(path)

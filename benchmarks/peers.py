@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.measuring import best, describe_device, markdown, table_line, write_report
+from benchmarks.measuring import best, describe_device, write_report
 from benchmarks.selecting import Sizes, choose_strategies, make_pool, with_head
+from benchmarks.tables import markdown, table_line
 from jaxal.scaling import unit_rows
 from jaxal.select import STRATEGIES, Pool, get_strategy
 
@@ -141,7 +142,7 @@ def compare(
             rows,
             [
                 f"Device {describe_device()}; {_versions()}; sizes {json.dumps(sizes._asdict())}.",
-                markdown(_HEADER, cells),
+                markdown([_HEADER, *cells]),
                 _NOTE,
             ],
         )

@@ -1,30 +1,21 @@
 """Tables of results."""
 
-import csv
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from benchmarks.curves import areas, curves, oracles, shown_names
 from benchmarks.runner import Row
+from benchmarks.tables import markdown
 
-__all__ = ["PUBLISHED", "cell", "markdown", "spread", "table", "timing_table", "write_csv"]
+__all__ = ["PUBLISHED", "cell", "spread", "table", "timing_table"]
 
 # Accuracies in percent that a paper gives, as {data set: {name of the row: {labels: accuracy}}};
 # they become rows of the table. Empty, as NTKCPL's published figures are of encoders that are not
 # here.
 PUBLISHED: dict[str, dict[str, dict[int, float]]] = {}
-
-
-def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """Write one line a row; an empty cell stands for None."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Row._fields)
-        writer.writerows(rows)
 
 
 def table(rows: Sequence[Row], dataset: str, *, last: Literal["average", "AUC"] = "average") -> str:
@@ -84,14 +75,3 @@ def cell(mean: float, deviation: float, *, bold: bool = False) -> str:
     """Write a mean with its deviation, where there is one."""
     text = f"{mean:.1f}" if math.isnan(deviation) else f"{mean:.1f} ± {deviation:.1f}"
     return f"**{text}**" if bold else text
-
-
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Write a table, its header first, that lines up as plain text too."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = [
-        [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in cells]
-        for cells in (list(enumerate(zip(line, widths, strict=True))) for line in lines)
-    ]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [padded[0], rule, *padded[1:]])

@@ -1,13 +1,15 @@
 """Strategies on a large pool: time and peak memory, beside the ceiling of their own arithmetic."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.complexity import COMPLEXITY, ceiling_seconds
-from benchmarks.measuring import describe_device, markdown, table_line, write_report
-from benchmarks.selecting import Sizes, choose_strategies, measure_selection
+from benchmarks.measuring import describe_device, write_report
+from benchmarks.selecting import Sizes, choose_strategies, measure_selection, shown_name
+from benchmarks.tables import markdown, table_line
 from jaxal.select import STRATEGIES
 
 __all__ = ["FULL", "QUICK", "measure_all"]
@@ -58,7 +60,7 @@ def measure_all(
       ValueError: an unknown strategy, or a timeout out of range.
     """
     names = choose_strategies(strategies)
-    if not timeout > 0:
+    if not 0 < timeout < math.inf:
         raise ValueError(f"--timeout: expected more than 0, found {timeout}")
     sizes = QUICK if quick else FULL
     paragraphs = [f"Device {describe_device()}; sizes {json.dumps(sizes._asdict())}."]
@@ -70,7 +72,7 @@ def measure_all(
         rows.append(_measure(name, sizes, timeout, _CEILING[quick]))
         cells.append(_cells(rows[-1]))
         print(table_line(cells[-1]), flush=True)
-        write_report(out / "speed_scale", rows, [*paragraphs, markdown(_HEADER, cells), *notes])
+        write_report(out / "speed_scale", rows, [*paragraphs, markdown([_HEADER, *cells]), *notes])
     return rows
 
 
@@ -99,15 +101,15 @@ def _within(row: dict[str, Any]) -> str:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
+    name, stated = shown_name(row["strategy"]), [row["time"], row["memory"]]
     if row["status"] != "ok":
-        return [row["strategy"], row["status"], *[""] * 4, "no", row["time"], row["memory"]]
+        return [name, row["status"], *[""] * 4, "no", *stated]
     numbers = row["seconds"], max(row["first"] - row["seconds"], 0), row["peak_gib"]
     return [
-        row["strategy"],
+        name,
         *(f"{number:.3g}" for number in numbers),
         f"{row['ceiling']:.2g}",
         f"{row['ratio']:.2g}",
         _within(row),
-        row["time"],
-        row["memory"],
+        *stated,
     ]

@@ -16,7 +16,14 @@ import numpy as np
 from benchmarks.measuring import best, draw_mixture, peak_gib, run_alone
 from jaxal.select import STRATEGIES, Pool, Strategy, get_strategy
 
-__all__ = ["Sizes", "choose_strategies", "make_pool", "measure_selection", "time_selection"]
+__all__ = [
+    "Sizes",
+    "choose_strategies",
+    "make_pool",
+    "measure_selection",
+    "shown_name",
+    "time_selection",
+]
 
 # Calls that take longer are not repeated more than once.
 _SHORT = 2.0
@@ -46,6 +53,11 @@ def choose_strategies(names: Sequence[str] | None) -> list[str]:
     if len(set(names)) < len(names):
         raise ValueError(f"--strategies: expected each once, found {list(names)}")
     return list(names)
+
+
+def shown_name(name: str) -> str:
+    """Name a strategy in a table: one that sees labels nobody paid for is marked."""
+    return name + " (oracle)" * get_strategy(name).oracle
 
 
 def make_pool(strategy: Strategy, sizes: Sizes) -> tuple[Pool, np.ndarray]:

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import peers, scale
-from benchmarks.measuring import describe_device, markdown, run_alone, table_line, write_report
+from benchmarks.measuring import describe_device, refuse_to_replace, run_alone, write_report
 from benchmarks.speed_cases import CASES, FULL, QUICK
+from benchmarks.tables import markdown, table_line
 
 __all__ = ["add_arguments", "main", "measure"]
+
+_TIMEOUT = 900.0
 
 
 def measure(case: str, *, quick: bool = False) -> dict[str, Any]:
@@ -59,14 +62,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout",
         type=float,
-        default=900.0,
         metavar="SECONDS",
-        help="with --scale: after which a strategy is given up (default 900)",
+        help=f"with --scale: after which a strategy is given up (default {_TIMEOUT:g})",
     )
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
     parser.add_argument(
         "--out", type=Path, default=Path("results/speed"), help="default ./results/speed"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace the table in --out")
     parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
 
 
@@ -75,16 +78,19 @@ def main(args: argparse.Namespace) -> int:
     if args.in_process:
         print(json.dumps(CASES[args.cases[0]](QUICK if args.quick else FULL)))
         return 0
+    if args.strategies and not (args.peers or args.scale):
+        raise ValueError("--strategies: expected --peers or --scale beside it")
+    if args.timeout is not None and not args.scale:
+        raise ValueError("--timeout: expected --scale beside it")
+    name = "speed_peers" if args.peers else "speed_scale" if args.scale else "speed"
+    refuse_to_replace(args.out / name, overwrite=args.overwrite)
     if args.peers:
         peers.compare(args.strategies, args.out, quick=args.quick)
         return 0
     if args.scale:
-        measured = scale.measure_all(
-            args.strategies, args.out, timeout=args.timeout, quick=args.quick
-        )
+        timeout = _TIMEOUT if args.timeout is None else args.timeout
+        measured = scale.measure_all(args.strategies, args.out, timeout=timeout, quick=args.quick)
         return int(any(row["status"] == "failed" for row in measured))
-    if args.strategies:
-        raise ValueError("--strategies: expected --peers or --scale beside it")
     sizes = QUICK if args.quick else FULL
     header = ["case", "seconds", "first call, with compilation", "peak GiB", "ratio", "compared"]
     rows, cells = [], []
@@ -98,7 +104,7 @@ def main(args: argparse.Namespace) -> int:
     write_report(
         args.out / "speed",
         rows,
-        [f"Device {describe_device()}; sizes {json.dumps(sizes)}.", markdown(header, cells)],
+        [f"Device {describe_device()}; sizes {json.dumps(sizes)}.", markdown([header, *cells])],
     )
     return 0
 

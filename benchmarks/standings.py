@@ -7,8 +7,9 @@ import numpy as np
 
 from benchmarks.curves import Curve, areas, curves, oracles, shown_names
 from benchmarks.ranking import LEVEL, Pairs, compare_areas, count_wins, mean_ranks
-from benchmarks.report import cell, markdown, spread
+from benchmarks.report import cell, spread
 from benchmarks.runner import Row
+from benchmarks.tables import markdown
 
 __all__ = [
     "Standings",

@@ -44,6 +44,7 @@ from benchmarks.standings import (
     standings_table,
     summary_table,
 )
+from benchmarks.tables import write_csv
 from jaxal.select import STRATEGIES as KNOWN
 from jaxal.select import get_strategy
 
@@ -136,6 +137,8 @@ def main(args: argparse.Namespace) -> int:
         found[name] = _report(job, data, rows)
     if len(found) > 1:
         _summarise(jobs, found, root)
+    elif (root / _SUMMARY).exists():
+        print(f"{root / _SUMMARY} is of earlier results; it is made for several data sets")
     print(f"{time.perf_counter() - began:.0f} s; results in {root}")
     return 0
 
@@ -223,7 +226,7 @@ def _make_job(args: argparse.Namespace, name: str, out: Path) -> Job:
 
 def _report(job: Job, data: Data, rows: Sequence[Row]) -> Standings:
     plan, out, found = job.plan, job.out, rank(rows)
-    report.write_csv(rows, out / "results.csv")
+    write_csv([row._asdict() for row in rows], out / "results.csv")
     cold_starts = {
         name
         for name, entry in plan.entries.items()

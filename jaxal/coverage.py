@@ -10,8 +10,7 @@ looking at all candidates each time, which is ours; the papers hold the pool x p
 """
 
 import functools
-from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeVar, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,21 +19,16 @@ from jax.typing import ArrayLike
 
 from jaxal.checks import check_batch_size, check_positive, check_weights
 from jaxal.chunking import map_rows
+from jaxal.unit_distances import as_tiles, fold_distances, unit_lengths, unit_squared_distances
 
 __all__ = [
     "CHUNK_SIZE",
-    "NOISE",
     "Coverage",
     "Kernel",
-    "as_tiles",
     "cover_unlabeled",
     "coverage_by",
-    "fold_distances",
     "greedy_coverage",
-    "unit_squared_distances",
 ]
-
-T = TypeVar("T")
 
 Kernel = Literal["gaussian", "tophat"]
 
@@ -43,8 +37,6 @@ CHUNK_SIZE = 1024
 # one of more is spent on candidates that are not needed.
 _BLOCK = 32
 _CENTRE_BLOCK = 256
-# Squared distances of unit rows below this are rounding: duplicates, and a row from itself.
-NOISE = 2.0**-19
 # Of what is squared: under it all rows that are not duplicates are equally far away.
 _SMALLEST_RADIUS = 1e-30
 # What rounding may take off a bound that has been reduced many times, as a share of what it was: of
@@ -58,50 +50,6 @@ class Coverage(NamedTuple):
     picks: jax.Array  # [batch_size] int32, in the order they were chosen
     gains: jax.Array  # [batch_size] float32, what each added to the coverage, falling
     evaluations: jax.Array  # int32, gains computed after the first pass
-
-
-def unit_squared_distances(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Square the distances between rows of length one or zero.
-
-    Args:
-      a: ``[n, d]`` float32, as of `jaxal.scaling.unit_rows`.
-      b: ``[m, d]`` likewise.
-
-    Returns:
-      ``[n, m]`` in 0..4. What is below 2e-6, a distance of 1.4e-3, is within the rounding of
-      products and given as 0, so that duplicates are at distance 0.
-    """
-    return _squared_distances(a, b, _lengths(a), _lengths(b))
-
-
-def as_tiles(rows: jax.Array, size: int) -> jax.Array:
-    """Cut ``[n, ...]`` into ``[tiles, size, ...]``, zeros at the end; one tile where n is less."""
-    size = min(size, len(rows))
-    padding = [(0, -len(rows) % size)] + [(0, 0)] * (rows.ndim - 1)
-    return jnp.pad(rows, padding).reshape(-1, size, *rows.shape[1:])
-
-
-def fold_distances(
-    fold: Callable[[jax.Array, jax.Array, jax.Array, T], T], x: jax.Array, start: T
-) -> T:
-    """Go through the squared distances of all pairs of rows, a square tile at a time.
-
-    Args:
-      fold: takes the numbers of two tiles a <= b, the distances ``[tile, tile]`` from the rows of a
-        to those of b, and what it returned last. With a = b each pair stands there twice.
-      x: ``[tiles, tile, d]`` of `as_tiles`, rows of length one or zero.
-      start: what ``fold`` is first given.
-
-    Returns:
-      What ``fold`` returned last. Distances are symmetric: half of them are computed.
-    """
-    first, second = (jnp.asarray(index) for index in np.triu_indices(len(x)))
-
-    def body(i: jax.Array, carry: T) -> T:
-        a, b = first[i], second[i]
-        return fold(a, b, unit_squared_distances(x[a], x[b]), carry)
-
-    return jax.lax.fori_loop(0, len(first), body, start)
 
 
 def coverage_by(
@@ -290,11 +238,11 @@ def _pick(
     """
     n = len(x)
     block = min(_BLOCK, n)
-    lengths = _lengths(x)
+    lengths = unit_lengths(x)
     slack = jnp.where(gains > 0, gains * slack, 0)
 
     def similarity(rows: jax.Array) -> jax.Array:
-        squared = _squared_distances(x[rows], x, lengths[rows], lengths)
+        squared = unit_squared_distances(x[rows], x, (lengths[rows], lengths))
         return _similarity(squared, kernel, radius_squared)
 
     def evaluate(state: _State) -> _State:
@@ -408,16 +356,3 @@ def _similarity(squared: jax.Array, kernel: Kernel, radius_squared: jax.Array) -
     if kernel == "tophat":
         return (squared <= radius_squared).astype(jnp.float32)
     return jnp.exp(-squared / radius_squared)
-
-
-def _squared_distances(
-    a: jax.Array, b: jax.Array, a_lengths: jax.Array, b_lengths: jax.Array
-) -> jax.Array:
-    products = jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
-    squared = a_lengths[:, None] + b_lengths - 2 * products
-    return jnp.where(squared < NOISE, 0, squared)
-
-
-def _lengths(rows: jax.Array) -> jax.Array:
-    """1 for rows of length one, 0 for rows of zeros."""
-    return jnp.any(rows != 0, axis=1).astype(rows.dtype)

@@ -98,7 +98,8 @@ def select_activeft(
       ``l`` labelled samples; a step costs ``O(n · d · b)``.
 
     Raises:
-      ValueError: a malformed pool or option, or more samples than are left.
+      ValueError: a malformed pool or option, more samples than are left, or a loss that is not
+        finite with these options.
     """
     check_number(temperature, "temperature", least=0, above=True)
     check_number(learning_rate, "learning_rate", least=0, above=True)
@@ -120,10 +121,17 @@ def select_activeft(
         num_steps=num_steps,
         variant=variant,
     )
+    losses = np.asarray(losses)
+    if not np.isfinite(losses).all():
+        raise ValueError(
+            f"temperature {temperature}, learning_rate {learning_rate}, balance {balance}: "
+            f"expected finite losses, found {losses[~np.isfinite(losses)][0]} "
+            f"at step {np.argmin(np.isfinite(losses))}"
+        )
     open_ = np.zeros(x.shape[0], bool)
     open_[free] = True
     picks, similarity = _take(x, centroids, jnp.asarray(open_))
-    return picks, ActiveftInfo(tuple(np.asarray(losses).tolist()), similarity)
+    return picks, ActiveftInfo(tuple(losses.tolist()), similarity)
 
 
 def _fixed(x: jax.Array, labeled: np.ndarray, temperature: float) -> _Fixed:

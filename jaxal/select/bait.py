@@ -26,12 +26,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.lax.linalg import triangular_solve
-from jax.typing import ArrayLike
 
 from jaxal.checks import check_number, check_positive
 from jaxal.chunking import DEFAULT_CHUNK_SIZE, map_rows
 from jaxal.scaling import range_scale
 from jaxal.select.bait_prune import information, prune
+from jaxal.select.bait_roots import ROOTS
 from jaxal.select.base import Pool, Strategy, check_pool, unlabeled
 
 __all__ = ["BAIT", "BaitInfo", "select_bait"]
@@ -113,12 +113,11 @@ def select_bait(
     """
     _check_options(fisher, ridge, labeled_weight, oversample, num_candidates, chunk_size)
     pool = check_pool(pool, batch_size, ("probs", "hidden"), "bait")
-    _check_probs(pool.probs)
     rows, open_ = _candidates(key, pool, batch_size, num_candidates)
     hidden = jnp.asarray(pool.hidden, jnp.float32)
     kind = _kind(fisher, hidden.shape, pool.num_classes)
     scale = range_scale(hidden)
-    hidden, root = hidden * scale, map_rows(_ROOTS[kind], pool.probs, chunk_size=chunk_size)  # type: ignore[arg-type]
+    hidden, root = hidden * scale, map_rows(ROOTS[kind], pool.probs, chunk_size=chunk_size)  # type: ignore[arg-type]
     labeled = np.asarray(pool.labeled)
     weights = _weights(len(labeled), batch_size, labeled_weight)
     everyone = _information(hidden, root, chunk_size) / len(hidden)
@@ -162,15 +161,6 @@ def _check_options(
         check_positive(num_candidates, "num_candidates")
 
 
-def _check_probs(probs: ArrayLike | None) -> None:
-    found = np.asarray(probs)
-    bad = (found < 0).any(axis=1) | ~(found.sum(axis=1) > 0)
-    if bad.any():
-        raise ValueError(
-            f"pool.probs: expected probabilities, found row {bad.argmax()} below zero or all zero"
-        )
-
-
 def _candidates(
     key: jax.Array, pool: Pool, batch_size: int, num_candidates: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -202,41 +192,6 @@ def _weights(num_labeled: int, batch_size: int, labeled_weight: str) -> tuple[fl
         return 1 / max(num_labeled, 1), 1.0
     both = num_labeled + batch_size
     return 1 / both, batch_size / both
-
-
-@jax.jit
-def _multiclass_roots(probs: jax.Array) -> jax.Array:
-    """Find L ``[n, q, q]`` with L Lᵀ = diag p - p pᵀ, in a basis of what is orthogonal to ones.
-
-    The Cholesky factor of a multinomial covariance has a closed form (Tanabe and Sagae, 1992).
-    """
-    p = jnp.asarray(probs, jnp.float32)
-    p = p / jnp.sum(p, axis=1, keepdims=True)
-    c = p.shape[1]
-    if c == 1:
-        return jnp.zeros((len(p), 1, 1), p.dtype)
-    rest = jnp.cumsum(p[:, ::-1], axis=1)[:, -2::-1]  # of the classes after each but the last
-    head, some = p[:, :-1], rest > 0
-    diagonal = jnp.sqrt(jnp.where(some, head * rest / jnp.where(some, head + rest, 1), 0))
-    below = -p[:, :, None] / jnp.where(some, rest, 1)[:, None, :]
-    row, column = jnp.arange(c)[:, None], jnp.arange(c - 1)
-    factor = jnp.where(row == column, 1, jnp.where(row > column, below, 0)) * diagonal[:, None]
-    basis, _ = np.linalg.qr(np.eye(c)[:, 1:] - 1 / c)
-    return jnp.matmul(jnp.asarray(basis.T, p.dtype), factor, precision=jax.lax.Precision.HIGHEST)
-
-
-@jax.jit
-def _binary_roots(probs: jax.Array) -> jax.Array:
-    """Find the root ``[n, 1, 1]`` of p (1 - p), p of the likeliest class."""
-    p = jnp.asarray(probs, jnp.float32)
-    p = p / jnp.sum(p, axis=1, keepdims=True)
-    top = jnp.arange(p.shape[1]) == jnp.argmax(p, axis=1, keepdims=True)
-    # The others' sum keeps its digits where 1 - p would lose them.
-    others = jnp.sum(jnp.where(top, 0, p), axis=1)
-    return jnp.sqrt(jnp.max(p, axis=1) * others)[:, None, None]
-
-
-_ROOTS = {"multiclass": _multiclass_roots, "binary": _binary_roots}
 
 
 def _padded(hidden: jax.Array, root: jax.Array, rows: np.ndarray) -> tuple[jax.Array, jax.Array]:

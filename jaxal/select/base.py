@@ -63,8 +63,8 @@ def check_pool(
       pool: what the strategy was given.
       batch_size: how many samples are asked for.
       needs: fields that are read: "features", "probs", "hidden", "embedding", "trained"; each must
-        be there, and the matrices finite. The others are not looked at, except for the shape of
-        the features.
+        be there, the matrices finite, and no row of "probs" below zero or all zero. The others are
+        not looked at, except for the shape of the features.
       name: the strategy's name, for errors.
 
     Returns:
@@ -93,9 +93,21 @@ def check_pool(
             raise ValueError(
                 f"pool.{field}: expected {shape[0]} rows, as pool.features has, found {rows}"
             )
-        if field == "probs" and columns != pool.num_classes:
-            raise ValueError(f"pool.probs: expected {pool.num_classes} columns, found {columns}")
+        if field == "probs":
+            if columns != pool.num_classes:
+                raise ValueError(
+                    f"pool.probs: expected {pool.num_classes} columns, found {columns}"
+                )
+            _check_probs(np.asarray(value))
     return pool._replace(labeled=labeled, labels=labels)
+
+
+def _check_probs(probs: np.ndarray) -> None:
+    bad = (probs < 0).any(axis=1) | (probs.max(axis=1) <= 0)
+    if bad.any():
+        raise ValueError(
+            f"pool.probs: expected probabilities, found row {bad.argmax()} below zero or all zero"
+        )
 
 
 def _check_trained(value: Any) -> None:

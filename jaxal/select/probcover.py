@@ -8,9 +8,10 @@ import numpy as np
 
 from jaxal.checks import check_number, check_positive
 from jaxal.clustering import kmeans
-from jaxal.coverage import CHUNK_SIZE, as_tiles, cover_unlabeled, fold_distances
+from jaxal.coverage import CHUNK_SIZE, cover_unlabeled
 from jaxal.scaling import unit_rows
 from jaxal.select.base import Pool, Strategy, check_pool
+from jaxal.unit_distances import as_tiles, fold_distances
 
 __all__ = ["PROBCOVER", "ProbcoverInfo", "purity_radius", "select_probcover"]
 

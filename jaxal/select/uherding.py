@@ -11,13 +11,14 @@ import numpy as np
 from jaxal.calibration import fit_temperature
 from jaxal.checks import check_number, check_positive
 from jaxal.chunking import map_rows
-from jaxal.coverage import CHUNK_SIZE, NOISE, cover_unlabeled
+from jaxal.coverage import CHUNK_SIZE, cover_unlabeled
 from jaxal.scaling import unit_rows
 from jaxal.select.base import Pool, Strategy, check_pool, unlabeled
 from jaxal.select.entropy import entropies
 from jaxal.select.least_confidence import confidences
 from jaxal.select.margin import margins
 from jaxal.train.head import LINEAR, HeadConfig, check_config, predict_probs, train_head
+from jaxal.unit_distances import NOISE
 
 __all__ = ["UHERDING", "UherdingInfo", "Uncertainty", "select_uherding"]
 
@@ -111,8 +112,6 @@ def select_uherding(
     pool = check_pool(
         pool, batch_size, ("features",) if cold else ("features", "probs"), "uherding"
     )
-    if not cold:
-        _check_probs(pool)
     labeled = np.asarray(pool.labeled)
     x = unit_rows(pool.features)
     weights = np.ones(len(x), np.float32)
@@ -142,12 +141,6 @@ def select_uherding(
     return chosen.picks, info
 
 
-def _check_probs(pool: Pool) -> None:
-    smallest = float(jnp.min(jnp.asarray(pool.probs)))
-    if smallest < 0:
-        raise ValueError(f"pool.probs: expected probabilities, found {smallest}")
-
-
 def _temperature(key: jax.Array, pool: Pool, head: HeadConfig) -> float:
     """Fit the temperature of a head trained on the first labels to the others."""
     labeled, labels = np.asarray(pool.labeled), np.asarray(pool.labels)
@@ -170,7 +163,10 @@ def _uncertainties(pool: Pool, uncertainty: Uncertainty, temperature: float) -> 
 
 @functools.partial(jax.jit, static_argnames="uncertainty")
 def _tempered(temperature: jax.Array, probs: jax.Array, *, uncertainty: Uncertainty) -> jax.Array:
-    probs = jax.nn.softmax(jnp.log(jnp.maximum(probs, _SMALLEST)) / temperature)
+    logits = jnp.log(jnp.maximum(probs, _SMALLEST))
+    # Before the division, so that the largest is exact whatever the temperature.
+    logits = logits - jnp.max(logits, axis=-1, keepdims=True)
+    probs = jax.nn.softmax(logits / temperature)
     return jnp.maximum(_MEASURES[uncertainty](probs), 0)
 
 

@@ -39,7 +39,7 @@ def test_peers_pick_as_many_free_rows(pool):
 
 
 @needs_peer
-def test_writes_the_table(tmp_path, capsys):
+def test_writes_the_table(tmp_path, capsys, cells):
     names = ["margin", "random"]
     given = ["speed", "--peers", "--quick", "--strategies", *names, "--out", str(tmp_path)]
     assert main(given) == 0
@@ -48,7 +48,11 @@ def test_writes_the_table(tmp_path, capsys):
     assert [row["strategy"] for row in rows] == names
     assert [row["equal"] for row in rows] == ["1.0", ""]
     text = (tmp_path / "speed_peers.md").read_text()
-    for part in ("| margin |", "| 100 % |", "| drawn |", "scikit-activeml 1.", '"pool": 300'):
+    assert {line[0]: line[5] for line in cells(text) if len(line) == 7}.items() >= {
+        ("margin", "100 %"),
+        ("random", "drawn"),
+    }
+    for part in ("scikit-activeml 1.", '"pool": 300'):
         assert part in text
     assert capsys.readouterr().out.startswith("| margin |")
 

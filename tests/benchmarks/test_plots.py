@@ -4,20 +4,6 @@ import numpy as np
 import pytest
 
 from benchmarks import plots
-from benchmarks.runner import Row
-
-
-@pytest.fixture
-def rows():
-    rng = np.random.default_rng(0)
-    return [
-        Row(
-            name, seed, n, *rng.uniform(size=4).round(4).tolist(), 0.5 if name == "ntkcpl" else None
-        )
-        for name in ("ntkcpl", "random", "margin")
-        for seed in (0, 1, 2)
-        for n in (10, 30, 100)
-    ]
 
 
 @pytest.mark.parametrize("seeds", [1, 3])

@@ -1,34 +1,8 @@
-import csv
-
 import numpy as np
 import pytest
 
 from benchmarks import report
 from benchmarks.curves import areas, curves
-from benchmarks.runner import Row
-
-
-@pytest.fixture
-def rows():
-    rng = np.random.default_rng(0)
-    return [
-        Row(
-            name, seed, n, *rng.uniform(size=4).round(4).tolist(), 0.5 if name == "ntkcpl" else None
-        )
-        for name in ("ntkcpl", "random", "margin")
-        for seed in (0, 1, 2)
-        for n in (10, 30, 100)
-    ]
-
-
-def test_csv_reads_back(rows, tmp_path):
-    report.write_csv(rows, tmp_path / "x.csv")
-    with (tmp_path / "x.csv").open(newline="") as file:
-        found = list(csv.DictReader(file))
-    assert len(found) == len(rows)
-    for line, row in zip(found, rows, strict=True):
-        assert line["strategy"] == row.strategy and float(line["accuracy"]) == row.accuracy
-        assert line["estimated_risk"] == ("0.5" if row.strategy == "ntkcpl" else "")
 
 
 def test_table_holds_means_and_deviations(rows):

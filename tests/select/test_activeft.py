@@ -154,3 +154,9 @@ def test_single_sample():
 def test_bad_options_are_named(option, value):
     with pytest.raises(ValueError, match=option):
         select_activeft(KEY, Pool(np.ones((9, 2)), 1, [], []), batch_size=1, **{option: value})
+
+
+def test_losses_beyond_float32_are_refused():
+    pool = Pool(np.eye(9), 1, [], [])
+    with pytest.raises(ValueError, match=r"temperature 1e-39.*expected finite losses"):
+        select_activeft(KEY, pool, batch_size=3, temperature=1e-39)

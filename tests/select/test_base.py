@@ -52,6 +52,8 @@ def test_rank_in_group_counts_in_the_order_of_the_members():
         (POOL._replace(embedding=np.zeros(6)), ("embedding",), "embedding: expected a matrix"),
         (POOL._replace(probs=np.ones((5, 3))), ("probs",), "expected 6 rows"),
         (POOL._replace(probs=np.ones((6, 2))), ("probs",), "expected 3 columns, found 2"),
+        (POOL._replace(probs=-np.eye(6, 3)), ("probs",), "found row 0 below zero or all zero"),
+        (POOL._replace(probs=np.eye(6, 3)), ("probs",), "found row 3 below zero or all zero"),
         (POOL, ("trained",), "margin needs pool.trained: train a head first"),
         (POOL._replace(trained=X), ("trained",), "pool.trained: expected a TrainedHead"),
         (POOL._replace(labeled=[0, 1, 2], labels=[0, 0, 0]), (), "batch_size: expected at most 3"),
@@ -136,3 +138,20 @@ def test_every_strategy_reads_half_precision_memory_maps_and_device_arrays(name,
     for pool in others:
         picks, _ = select(jax.random.key(1), pool, batch_size=4)
         np.testing.assert_array_equal(picks, expected)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["margin", "least-confidence", "entropy", "coreset", "coreset-hidden", "maxherding", "bait"],
+)
+def test_the_order_of_the_pool_does_not_matter_where_nothing_is_drawn(name):
+    rng = np.random.default_rng(0)
+    x, probs = rng.normal(size=(60, 4)), rng.dirichlet(np.ones(3), 60)
+    labeled, order = np.array([2, 19, 5]), rng.permutation(60)
+    pool = Pool(x, 3, labeled, [0, 1, 1], probs=probs, hidden=x)
+    moved = Pool(
+        x[order], 3, np.argsort(order)[labeled], [0, 1, 1], probs=probs[order], hidden=x[order]
+    )
+    picks, _ = get_strategy(name).select(jax.random.key(0), pool, batch_size=12)
+    found, _ = get_strategy(name).select(jax.random.key(0), moved, batch_size=12)
+    np.testing.assert_array_equal(order[np.asarray(found)], picks)
