@@ -14,16 +14,15 @@ __all__ = ["main"]
 _NTKCPL_HELP = """\
 Compare NTKCPL with other strategies on fixed features.
 
-The default budgets are this benchmark's own, as the paper's exact ones are not restated here:
-picks a round of 10 10 20 20 40 100 100 200 500 for cifar10 (10 to 1,000 labels), 100 ten times for
-cifar100, and 10 10 10 10 20 20 20 50 50 for digits; custom data must say.
+The default budgets are this benchmark's own: picks a round of 10 10 20 20 40 100 100 200 500 for
+cifar10 (10 to 1,000 labels), 100 ten times for cifar100, and 10 10 10 10 20 20 20 50 50 for digits;
+custom data must say.
 
 Files of your own (--features and the like) are the data set "custom", unless --dataset names
 another. With --encoder, or where label files are not given, data come from the folder that the
 environment variable JAXAL_DATA names: features/cifar10_ENCODER/{train,test}.npy,
 features/cifar10_labels_{train,test}.npy and tfds/.
-
-The figures that NTKCPL's paper gives stand in no table: they are of encoders that are not here."""
+"""
 
 _SPEED = """\
 Time the hot paths and their peak memory, beside ceilings measured in the same run; or, with --peers

@@ -131,7 +131,7 @@ def _report(job: Job, data: Data, rows: Sequence[Row]) -> None:
             f"# {job.title}",
             f"Accuracy in percent on {judge(plan)} by number of labels, mean ± sample standard "
             f"deviation over {len(plan.seeds)} seeds; best mean bold.",
-            report.table(rows, plan.dataset),
+            report.table(rows),
             report.timing_table(rows),
             SELECTION_SECONDS,
             circumstances(plan, data),
@@ -156,11 +156,7 @@ def circumstances(plan: Plan, data: Data) -> str:
     test = plan.holdout or len(data.test_features)
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
     device = jax.devices()[0]
-    own = [
-        f"{name}: {entry.strategy} with {_options(entry.options)}"
-        for name, entry in plan.entries.items()
-        if entry.options or name != entry.strategy
-    ]
+    own = changed_options(plan)
     lines = [
         f"pool {pool} of {len(data.features)} rows, {data.features.shape[1]} features, test "
         f"{test}, {data.num_classes} classes; features "
@@ -173,6 +169,15 @@ def circumstances(plan: Plan, data: Data) -> str:
         f"{versions}, Python {platform.python_version()}",
     ]
     return "\n".join(f"* {line}" for line in lines)
+
+
+def changed_options(plan: Plan) -> list[str]:
+    """List the strategies that run with other options than the defaults."""
+    return [
+        f"{name}: {entry.strategy} with {_options(entry.options)}"
+        for name, entry in plan.entries.items()
+        if entry.options or name != entry.strategy
+    ]
 
 
 def _options(options: Mapping[str, Any]) -> str:

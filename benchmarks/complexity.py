@@ -1,4 +1,4 @@
-"""What each strategy costs: its time and memory as its module states them, and a lower bound.
+"""What each strategy costs: its time and memory as it is built here, and a lower bound.
 
 n is the pool's rows, d its features, c the classes, l the labelled rows, b the picks. The bound
 counts the matrix products a strategy cannot do without and the passes over memory that its

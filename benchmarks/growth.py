@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.compare import stop
+from benchmarks.compare import require, stop
 from benchmarks.complexity import COMPLEXITY
 from benchmarks.measuring import describe_device
 from benchmarks.selecting import Sizes, choose_strategies, measure_selection, shown_name
@@ -95,6 +95,7 @@ def main(args: argparse.Namespace) -> int:
     """
     from benchmarks.growth_figure import draw
 
+    require("matplotlib")
     names, wanted = choose_strategies(args.strategies), _wanted(args)
     device = describe_device()
     kept = _open(args, wanted[0], device)

@@ -10,20 +10,14 @@ from benchmarks.curves import areas, curves, oracles, shown_names
 from benchmarks.runner import Row
 from benchmarks.tables import markdown
 
-__all__ = ["PUBLISHED", "cell", "spread", "table", "timing_table"]
-
-# Accuracies in percent that a paper gives, as {data set: {name of the row: {labels: accuracy}}};
-# they become rows of the table. Empty, as NTKCPL's published figures are of encoders that are not
-# here.
-PUBLISHED: dict[str, dict[str, dict[int, float]]] = {}
+__all__ = ["cell", "spread", "table", "timing_table"]
 
 
-def table(rows: Sequence[Row], dataset: str, *, last: Literal["average", "AUC"] = "average") -> str:
+def table(rows: Sequence[Row], *, last: Literal["average", "AUC"] = "average") -> str:
     """Tabulate test accuracy in percent, mean ± sample standard deviation over seeds.
 
     Args:
       rows: results.
-      dataset: whose published figures are added, if any.
       last: what the last column holds, the average of the others or `areas`.
 
     Returns:
@@ -45,9 +39,6 @@ def table(rows: Sequence[Row], dataset: str, *, last: Literal["average", "AUC"] 
         bold = rival & (own == best)
         cells = [cell(*spread(x), bold=b) for x, b in zip(columns, bold, strict=True)]
         lines.append([shown[name], *cells])
-    for name, known in PUBLISHED.get(dataset, {}).items():
-        cells = [f"{known[n]:.1f}" if n in known else "" for n in counts.tolist()]
-        lines.append([f"{name} (published)", *cells, ""])
     return markdown(lines)
 
 

@@ -11,6 +11,7 @@ from benchmarks.measuring import describe_device, write_report
 from benchmarks.selecting import Sizes, choose_strategies, measure_selection, shown_name
 from benchmarks.tables import markdown, table_line
 from jaxal.select import STRATEGIES
+from jaxal.select.bait import fisher_form
 
 __all__ = ["FULL", "QUICK", "measure_all"]
 
@@ -36,8 +37,10 @@ _NOTE = (
     "products and passes over memory which a strategy cannot avoid would take at the rates "
     "measured in the same process; the ratio is seconds to ceiling. What the data decide is "
     "assumed: 10 sweeps of k-means, and half of the unlabelled rows as candidates of dropquery. "
+    "The rate of passes is that of reading a large array, so that a ratio below one says that a "
+    "smaller one stayed in the processor's cache. "
     "Within: whether it takes at most 3 GB and 120 s. "
-    "Time and memory are as the strategies' modules state them, of n rows, d features, c "
+    "Time and memory are those of the algorithms as they are built here, of n rows, d features, c "
     "classes, l labelled, b picks."
 )
 
@@ -65,6 +68,8 @@ def measure_all(
     sizes = QUICK if quick else FULL
     paragraphs = [f"Device {describe_device()}; sizes {json.dumps(sizes._asdict())}."]
     notes = [_NOTE]
+    if "bait" in names and fisher_form((sizes.pool, sizes.features), sizes.classes) == "binary":
+        notes.append("bait takes its binary form here, an approximation of the paper's.")
     if strategies is None and (left_out := [name for name in STRATEGIES if name not in names]):
         notes.append(f"Not measured, as they see labels nobody paid for: {', '.join(left_out)}.")
     rows, cells = [], []

@@ -94,19 +94,25 @@ def main(args: argparse.Namespace) -> int:
     sizes = QUICK if args.quick else FULL
     header = ["case", "seconds", "first call, with compilation", "peak GiB", "ratio", "compared"]
     rows, cells = [], []
+    failed = False
     for case in args.cases:
-        found = measure(case, quick=args.quick)
+        try:
+            found = measure(case, quick=args.quick)
+        except RuntimeError as error:
+            print(error, file=sys.stderr, flush=True)
+            failed = True
+            continue
         rows.append({"case": case, **found})
         numbers = [f"{found[name]:.3g}" for name in ("seconds", "first")]
         numbers += [f"{found['peak_gib']:.2f}", f"{found['ratio']:.3g}"]
         cells.append([case, *numbers, found["compared"]])
         print(table_line(cells[-1]), flush=True)
-    write_report(
-        args.out / "speed",
-        rows,
-        [f"Device {describe_device()}; sizes {json.dumps(sizes)}.", markdown([header, *cells])],
-    )
-    return 0
+        write_report(
+            args.out / "speed",
+            rows,
+            [f"Device {describe_device()}; sizes {json.dumps(sizes)}.", markdown([header, *cells])],
+        )
+    return int(failed)
 
 
 if __name__ == "__main__":

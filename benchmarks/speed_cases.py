@@ -245,7 +245,7 @@ def ntkcpl_round(s: Sizes) -> dict[str, Any]:
     import numpy as np
 
     from jaxal.select import Pool
-    from jaxal.select.ntkcpl import select
+    from jaxal.select.ntkcpl import select_ntkcpl
 
     x, n = _features(s["pool"], s["d"]), s["pool"]
     rng = np.random.default_rng(0)
@@ -256,7 +256,7 @@ def ntkcpl_round(s: Sizes) -> dict[str, Any]:
     pool = Pool(x, 10, labeled, labels, probs=probs, embedding=embedded)
 
     def run() -> Any:
-        return select(
+        return select_ntkcpl(
             jax.random.key(0), pool, batch_size=s["picks"], num_candidates=s["candidates"]
         )[0]
 

@@ -21,6 +21,7 @@ from benchmarks.arguments import (
 from benchmarks.compare import (
     SELECTION_SECONDS,
     Job,
+    changed_options,
     circumstances,
     judge,
     make_job,
@@ -237,7 +238,7 @@ def _report(job: Job, data: Data, rows: Sequence[Row]) -> Standings:
             f"# {job.title}",
             f"Accuracy in percent on {judge(plan)} by number of labels, mean ± sample standard "
             f"deviation over {len(plan.seeds)} seeds; best mean bold. {_AUC} {_ORACLES}",
-            report.table(rows, plan.dataset, last="AUC"),
+            report.table(rows, last="AUC"),
             "## Standings",
             standings_table(found, cold_starts),
             _explained(found),
@@ -298,6 +299,7 @@ def _plot_wins(
 
 def _summarise(jobs: Mapping[str, Job], found: Mapping[str, Standings], root: Path) -> None:
     plan: Plan = next(iter(jobs.values())).plan
+    own = changed_options(plan)
     text = "\n\n".join(
         [
             "# All data sets",
@@ -306,6 +308,8 @@ def _summarise(jobs: Mapping[str, Job], found: Mapping[str, Standings], root: Pa
             f"{_ORACLES}",
             summary_table(found),
             "\n".join(f"* [{name}]({name}/table.md): {job.title}" for name, job in jobs.items()),
+            "Their tables have pools, devices and versions. Options are the defaults"
+            + (f", but for these: {'; '.join(own)}." if own else "."),
         ]
     )
     (root / _SUMMARY).write_text(text + "\n", encoding="utf-8")

@@ -6,6 +6,7 @@ shapes and dtypes are checked.
 """
 
 from functools import partial
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 __all__ = [
     "check_batch_size",
+    "check_choice",
     "check_features",
     "check_finite",
     "check_indices",
@@ -225,6 +227,22 @@ def check_number(value: float, name: str, *, least: float, above: bool = False) 
     return value
 
 
+def check_choice(value: Any, name: str, kind: Any) -> None:
+    """Check one of a few names.
+
+    Args:
+      value: what was given.
+      name: its name, for errors.
+      kind: the `typing.Literal` that lists them, or a sequence of them.
+
+    Raises:
+      ValueError: another value.
+    """
+    choices = get_args(kind) or tuple(kind)
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, found {value!r}")
+
+
 def check_weights(weights: ArrayLike | None, n: int) -> np.ndarray:
     """Check what each of ``n`` rows counts for.
 
@@ -243,6 +261,10 @@ def check_weights(weights: ArrayLike | None, n: int) -> np.ndarray:
     found = np.asarray(weights, np.float32)
     if found.shape != (n,):
         raise ValueError(f"weights: expected shape ({n},), found {found.shape}")
-    if not (np.isfinite(found).all() and (found >= 0).all()):
-        raise ValueError("weights: expected finite numbers of zero or more")
+    bad = ~(np.isfinite(found) & (found >= 0))
+    if bad.any():
+        raise ValueError(
+            f"weights: expected finite numbers of zero or more, found {found[bad.argmax()]} "
+            f"in row {bad.argmax()}"
+        )
     return found

@@ -10,14 +10,22 @@ looking at all candidates each time, which is ours; the papers hold the pool x p
 """
 
 import functools
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxal.checks import check_batch_size, check_positive, check_weights
+from jaxal.checks import (
+    check_batch_size,
+    check_choice,
+    check_features,
+    check_finite,
+    check_indices,
+    check_positive,
+    check_weights,
+)
 from jaxal.chunking import map_rows
 from jaxal.unit_distances import as_tiles, fold_distances, unit_lengths, unit_squared_distances
 
@@ -74,10 +82,13 @@ def coverage_by(
       Holds ``O(chunk_size · (d + l) + l · d + n)``.
 
     Raises:
-      ValueError: an unknown kernel, a squared radius below 0 or NaN, or a chunk size below one.
+      ValueError: an unknown kernel, a squared radius below 0 or NaN, a chunk size below one, rows
+        that are no matrix of finite numbers, or centres that are no rows of it.
     """
     _check_kernel(kernel, radius_squared)
     check_positive(chunk_size, "chunk_size")
+    check_features(x, "x")
+    centres = check_indices(centres, len(x), "centres", unique=False)
     if len(centres) == 0:
         return jnp.zeros(len(x), jnp.float32)
     blocks = 1 << (-(-len(centres) // _CENTRE_BLOCK) - 1).bit_length()
@@ -128,12 +139,18 @@ def greedy_coverage(
       The choice. Holds ``O(chunk_size² + n · d)``. Compiles once for all batch sizes.
 
     Raises:
-      ValueError: fewer candidates than ``batch_size``, an unknown kernel, a squared radius below 0
-        or NaN, weights that are not ``[n]``, finite and non-negative, or a chunk size below one.
+      ValueError: rows that are no matrix of finite numbers, ``covered`` or ``candidates`` of
+        another length or not finite, fewer candidates than ``batch_size``, an unknown kernel, a
+        squared radius below 0 or NaN, weights that are not ``[n]``, finite and non-negative, or a
+        chunk size below one.
     """
-    n = len(x)
     _check_kernel(kernel, radius_squared)
     check_positive(chunk_size, "chunk_size")
+    n = np.shape(check_features(x, "x"))[0]
+    for name, values in (("covered", covered), ("candidates", candidates)):
+        if np.shape(values) != (n,):
+            raise ValueError(f"{name}: expected shape ({n},), found {np.shape(values)}")
+    check_finite(covered, "covered")
     check_batch_size(batch_size, int(np.count_nonzero(candidates)))
     radius_squared = _as_radius(radius_squared)
     slack: ArrayLike = _SUM_SLACK
@@ -190,7 +207,7 @@ def cover_unlabeled(
       ValueError: as `greedy_coverage` and `coverage_by`.
     """
     candidates = np.ones(len(x), bool)
-    candidates[labeled] = False
+    candidates[check_indices(labeled, len(x), "labeled")] = False
     covered = coverage_by(
         x, labeled, kernel=kernel, radius_squared=radius_squared, chunk_size=chunk_size
     )
@@ -333,8 +350,7 @@ def _first_gains(
 
 
 def _check_kernel(kernel: str, radius_squared: ArrayLike) -> None:
-    if kernel not in get_args(Kernel):
-        raise ValueError(f"kernel: expected one of {', '.join(get_args(Kernel))}, found {kernel!r}")
+    check_choice(kernel, "kernel", Kernel)
     if not float(radius_squared) >= 0:  # type: ignore[arg-type]
         raise ValueError(f"radius_squared: expected 0 or more, found {radius_squared}")
 

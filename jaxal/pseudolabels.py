@@ -12,13 +12,13 @@ refined against that is an option here, because the paper does not settle it:
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxal.checks import check_features, check_indices, check_labels, check_positive
+from jaxal.checks import check_choice, check_features, check_indices, check_labels, check_positive
 from jaxal.clustering import kmeans, seeded_kmeans, split_clusters
 
 __all__ = ["PseudoLabels", "cluster_pseudo_labels", "estimate_purity", "num_clusters"]
@@ -97,8 +97,7 @@ def cluster_pseudo_labels(
     n = np.shape(features)[0]
     labeled = check_indices(np.asarray(labeled), n, "labeled")
     labels = check_labels(np.asarray(labels), num_classes, length=labeled.size)
-    if refinement not in get_args(Refinement):
-        raise ValueError(f"refinement: expected none, seeded or split, found {refinement!r}")
+    check_choice(refinement, "refinement", Refinement)
     wanted = min(num_clusters, n)
     seeds = np.unique(labels).size
     if labeled.size == 0 or refinement == "none":

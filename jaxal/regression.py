@@ -48,6 +48,7 @@ __all__ = [
 ]
 
 _DEFAULT_RIDGE = 1e-3  # of the mean diagonal
+_FOLDED_ROWS = 4096  # of the residual at once
 _ROUNDING = 16  # epsilons of the mean diagonal: the least ridge
 
 
@@ -254,18 +255,35 @@ def _commit(state: Posterior, column: jax.Array, target: jax.Array) -> Posterior
     )
 
 
-@partial(jax.jit, donate_argnums=0)
-@jax.default_matmul_precision("highest")
 def fold(state: Posterior) -> Posterior:
     """Multiply the commits into the residual, so that the state has room for `capacity` more.
 
-    The state given is donated: use the one returned.
+    The residual given is donated: use the one returned. Holds nothing of its size beside it.
     """
     return state._replace(
-        residual=state.residual - state.factor @ state.factor[state.rows].T,
+        residual=_fold(state.residual, state.factor, state.rows),
         factor=jnp.zeros_like(state.factor),
         num_commits=jnp.zeros_like(state.num_commits),
     )
+
+
+@partial(jax.jit, donate_argnums=0)
+@jax.default_matmul_precision("highest")
+def _fold(residual: jax.Array, factor: jax.Array, rows: jax.Array) -> jax.Array:
+    n = len(residual)
+    size = min(_FOLDED_ROWS, n)
+    across = factor[rows].T
+
+    def subtract(i: jax.Array, residual: jax.Array) -> jax.Array:
+        # The last chunk reaches back over rows that are done, which it must not change.
+        start = jnp.minimum(i * size, n - size)
+        done = start + jnp.arange(size) < i * size
+        taken = jax.lax.dynamic_slice_in_dim(factor, start, size)
+        chunk = jax.lax.dynamic_slice_in_dim(residual, start, size)
+        chunk = chunk - jnp.where(done[:, None], 0, taken) @ across
+        return jax.lax.dynamic_update_slice_in_dim(residual, chunk, start, 0)
+
+    return jax.lax.fori_loop(0, -(-n // size), subtract, residual)
 
 
 @jax.default_matmul_precision("highest")

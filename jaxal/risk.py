@@ -45,7 +45,7 @@ from jaxal.checks import (
     check_positive,
     is_traced,
 )
-from jaxal.regression import Posterior, pivot, residual_column
+from jaxal.regression import Posterior, fold, pivot, residual_column
 
 __all__ = ["GreedyInfo", "greedy", "zero_one_risk"]
 
@@ -58,6 +58,14 @@ class GreedyInfo(NamedTuple):
     disagreement: jax.Array  # [b] float in [0, 1]: share of the pool that disagrees after it
     evaluated: jax.Array  # [b] int32: candidates whose zero-one risk was evaluated for it
     slack: jax.Array  # [b] float >= 0: how much less the zero-one risk of another may be; 0: exact
+
+
+class _Problem(NamedTuple):
+    """What is to be predicted, and what it counts."""
+
+    pseudo_labels: jax.Array  # [n] int32
+    weights: jax.Array  # [n] float
+    target_scale: jax.Array  # () float
 
 
 class _Scores(NamedTuple):
@@ -83,10 +91,12 @@ def greedy(
 ) -> tuple[jax.Array, GreedyInfo, Posterior]:
     """Pick candidates one at a time, each by the least risk after it is added.
 
-    Holds O(pool · (candidates + clusters + capacity)).
+    Holds O(pool · (candidates + clusters + capacity)), the candidates' columns twice where the
+    state has no room for all picks: it is then folded (`jaxal.regression.fold`) as it fills up,
+    which changes no result but by rounding. A pick reads all of its capacity: 128 does for many.
 
     Args:
-      state: posterior with room for ``batch_size`` commits.
+      state: posterior with room for a commit or more.
       pseudo_labels: ``[n]`` integers in ``0..k-1``.
       weights: ``[n]`` float >= 0, weight of each pool sample in the risk, summing to one.
       available: ``[m]`` bool, candidates that may be picked; at least ``batch_size`` of them.
@@ -110,28 +120,38 @@ def greedy(
         check_number(target_scale, "target_scale", least=1)
     if max_evaluations is not None:
         check_positive(max_evaluations, "max_evaluations")
-    _check_state(state, batch_size)
+    _check_state(state)
     _check_pool(state.mean, pseudo_labels, weights)
     _check_available(state, available, batch_size)
-    return _greedy(
-        state,
+    problem = _Problem(
         jnp.asarray(pseudo_labels),
         jnp.asarray(weights, state.mean.dtype),
-        jnp.asarray(available),
         jnp.asarray(target_scale, state.mean.dtype),
-        batch_size=batch_size,
-        risk=risk,
-        max_evaluations=max_evaluations,
     )
+    if is_traced(state.num_commits) or state.num_commits > 0:
+        # What is scored below is the residual as it stands; the caller's is not given up.
+        state = fold(state._replace(residual=jnp.array(state.residual)))
+    capacity = state.factor.shape[1]
+    open_, scores = jnp.asarray(available), _start(state, problem)
+    found = []
+    for start in range(0, batch_size, capacity):
+        if start:
+            # The first residual is the caller's.
+            kept = state.residual if start > capacity else jnp.array(state.residual)
+            state = fold(state._replace(residual=kept))
+        count = min(capacity, batch_size - start)
+        part, scores, open_, picks, info = _greedy(
+            state, scores, problem, open_, count, risk=risk, max_evaluations=max_evaluations
+        )
+        state = state._replace(**part)
+        found.append((picks[:count], jax.tree.map(lambda x, count=count: x[:count], info)))
+    picks, info = jax.tree.map(lambda *parts: jnp.concatenate(parts), *found)
+    return picks, info, state
 
 
-def _check_state(state: Posterior, batch_size: int) -> None:
+def _check_state(state: Posterior) -> None:
     check_finite(state.mean, "state.mean")
     check_finite(state.residual, "state.residual")
-    if not is_traced(state.num_commits):
-        room = state.factor.shape[1] - int(state.num_commits)
-        if batch_size > room:
-            raise ValueError(f"state: expected room for {batch_size} commits, found {room}")
 
 
 def _check_available(state: Posterior, available: ArrayLike, batch_size: int) -> None:
@@ -155,25 +175,31 @@ def _check_pool(mean: ArrayLike, pseudo_labels: ArrayLike, weights: ArrayLike) -
         raise ValueError("weights: expected numbers of zero or more")
 
 
-@partial(jax.jit, static_argnames=("batch_size", "risk", "max_evaluations"))
+@partial(jax.jit, static_argnames=("risk", "max_evaluations"))
 @jax.default_matmul_precision("highest")
 def _greedy(
     state: Posterior,
-    pseudo_labels: jax.Array,
-    weights: jax.Array,
+    scores: _Scores,
+    problem: _Problem,
     available: jax.Array,
-    target_scale: jax.Array,
+    count: jax.Array,
     *,
-    batch_size: int,
     risk: str,
     max_evaluations: int | None,
-) -> tuple[jax.Array, GreedyInfo, Posterior]:
-    onehot = jax.nn.one_hot(pseudo_labels, state.mean.shape[1], dtype=state.mean.dtype)
-    targets = onehot[state.rows]
-    wanted = target_scale * onehot
+) -> tuple[dict[str, jax.Array], _Scores, jax.Array, jax.Array, GreedyInfo]:
+    """Pick ``count`` candidates, for which the empty state has room.
+
+    Returns:
+      What of the state is new, which the residual is not: it would be held twice; the scores; what
+      is still available; and the picks and what was seen, ``[capacity]``.
+    """
+    pseudo_labels, weights, _ = problem
+    targets, wanted = _targets(state, problem)
+    whole = state
 
     def body(i: jax.Array, carry: tuple) -> tuple:
-        state, scores, open_, picks, info = carry
+        part, scores, open_, picks, info = carry
+        state = whole._replace(**part)
         risks = jnp.where(open_, _squared_risks(scores, state.ridge), jnp.inf)
         if risk == "zero_one":
             column, evaluated, slack = _least_zero_one(
@@ -186,19 +212,26 @@ def _greedy(
         seen = GreedyInfo(scores.total, weights @ wrong, jnp.mean(wrong), evaluated, slack)
         info = jax.tree.map(lambda all_, one: all_.at[i].set(one), info, seen)
         picks = picks.at[i].set(column.astype(jnp.int32))
-        return state, scores, open_.at[column].set(False), picks, info
+        return _changing(state), scores, open_.at[column].set(False), picks, info
 
-    empty = jnp.zeros(batch_size, state.mean.dtype)
-    integers = jnp.zeros(batch_size, jnp.int32)
-    start = (
-        state,
-        _start(state, targets, wanted, weights),
-        available,
-        integers,
-        GreedyInfo(empty, empty, empty, integers, empty),
-    )
-    state, _, _, picks, info = jax.lax.fori_loop(0, batch_size, body, start)
-    return picks, info, state
+    capacity = state.factor.shape[1]
+    empty = jnp.zeros(capacity, state.mean.dtype)
+    integers = jnp.zeros(capacity, jnp.int32)
+    info = GreedyInfo(empty, empty, empty, integers, empty)
+    start = (_changing(state), scores, available, integers, info)
+    return jax.lax.fori_loop(0, count, body, start)
+
+
+def _changing(state: Posterior) -> dict[str, jax.Array]:
+    """Take what a commit changes."""
+    return {"mean": state.mean, "factor": state.factor, "num_commits": state.num_commits}
+
+
+def _targets(state: Posterior, problem: _Problem) -> tuple[jax.Array, jax.Array]:
+    """Give the targets of the candidates ``[m, k]`` and what the pool shall be ``[n, k]``."""
+    k, dtype = state.mean.shape[1], state.mean.dtype
+    onehot = jax.nn.one_hot(problem.pseudo_labels, k, dtype=dtype)
+    return onehot[state.rows], problem.target_scale * onehot
 
 
 def _squared_risks(scores: _Scores, ridge: jax.Array) -> jax.Array:
@@ -321,8 +354,12 @@ def _zero_one_bounds(
     return jnp.sum(wrong) + jax.lax.map(bound, columns, batch_size=128)
 
 
-def _start(state: Posterior, targets: jax.Array, wanted: jax.Array, weights: jax.Array) -> _Scores:
-    residual, rows = state.residual, state.rows
+@jax.jit
+@jax.default_matmul_precision("highest")
+def _start(state: Posterior, problem: _Problem) -> _Scores:
+    """Score candidates by a residual that holds all commits."""
+    residual, rows, weights = state.residual, state.rows, problem.weights
+    targets, wanted = _targets(state, problem)
     error = state.mean - wanted
     weighted = weights[:, None] * error
     return _Scores(

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxal.coverage import as_tiles, coverage_by, greedy_coverage, unit_squared_distances
+from jaxal.coverage import cover_unlabeled, coverage_by, greedy_coverage
 from jaxal.scaling import unit_rows
 
 KERNELS = [("gaussian", 1.0), ("gaussian", 0.05), ("tophat", 0.5)]
@@ -38,11 +38,15 @@ def assert_greedy(x, labeled, found, kernel, radius_squared, weights=None):
 
 
 def choose(x, labeled, batch_size, kernel, radius_squared, chunk_size=128, weights=None):
-    candidates = np.ones(len(x), bool)
-    candidates[labeled] = False
-    given = {"kernel": kernel, "radius_squared": radius_squared, "chunk_size": chunk_size}
-    covered = coverage_by(x, np.asarray(labeled, int), **given)
-    return greedy_coverage(x, covered, candidates, batch_size=batch_size, weights=weights, **given)
+    return cover_unlabeled(
+        x,
+        np.asarray(labeled, int),
+        batch_size=batch_size,
+        kernel=kernel,
+        radius_squared=radius_squared,
+        weights=weights,
+        chunk_size=chunk_size,
+    )
 
 
 def draw(seed, n=300, d=6, clusters=5):
@@ -122,20 +126,9 @@ def test_radii_of_any_size_leave_duplicates_together(radius_squared):
             np.testing.assert_array_equal(found.gains[10:], 0)
 
 
-def test_zero_rows_are_at_distance_one():
-    x = unit_rows(np.array([[3.0, 4], [0, 0], [6, 8], [0, 0]]))
-    expected = [[0, 1, 0, 1], [1, 0, 1, 0]] * 2
-    np.testing.assert_array_equal(unit_squared_distances(x, x), expected)
-
-
 def test_one_sample():
     found = choose(unit_rows(np.ones((1, 3))), [], 1, "gaussian", 1.0)
     assert (int(found.picks[0]), float(found.gains[0])) == (0, 1.0)
-
-
-def test_tiles_end_in_zeros():
-    np.testing.assert_array_equal(as_tiles(jnp.arange(1, 6), 3), [[1, 2, 3], [4, 5, 0]])
-    np.testing.assert_array_equal(as_tiles(jnp.arange(1, 3), 3), [[1, 2]])
 
 
 def test_bad_numbers_are_named():
@@ -157,3 +150,27 @@ def test_bad_numbers_are_named():
             coverage_by(x, np.array([1]), **given | bad)
         with pytest.raises(ValueError, match=message):
             greedy_coverage(x, jnp.zeros(4), np.ones(4, bool), batch_size=1, **given | bad)
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "tophat"])
+def test_what_is_not_finite_or_does_not_fit_is_named(kernel):
+    x, _ = draw(0, n=20)
+    given = {"kernel": kernel, "radius_squared": 1.0}
+    hole = np.array(x)
+    hole[4, 1] = np.nan
+    open_, none = np.ones(20, bool), np.zeros(20, np.float32)
+    for rows, covered, candidates, message in (
+        (hole, none, open_, "x: expected finite"),
+        (x, none * np.nan, open_, "covered: expected finite"),
+        (x, none[1:], open_, "covered: expected shape"),
+        (x, none, open_[1:], "candidates: expected shape"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            greedy_coverage(rows, covered, candidates, batch_size=3, **given)
+    with pytest.raises(ValueError, match="x: expected finite"):
+        coverage_by(hole, np.array([0]), **given)
+    for centres in ([20], [-1], [0.5]):
+        with pytest.raises(ValueError, match="centres"):
+            coverage_by(x, np.array(centres), **given)
+    with pytest.raises(ValueError, match="labeled"):
+        cover_unlabeled(x, np.array([21]), batch_size=3, **given)

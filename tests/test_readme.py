@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.__main__ import _parser
+
 README = Path(__file__).parents[1] / "README.md"
 
 
@@ -38,3 +40,13 @@ def test_set_up_commands_come_first():
     blocks = re.findall(r"```sh\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
     assert blocks[0].split("\n")[1] == "python -m benchmarks"
     assert blocks[1].split("\n")[1] == "python -m pytest -n auto"
+
+
+def test_benchmark_commands_are_understood():
+    text = re.sub(r"\\\n\s*", " ", README.read_text(encoding="utf-8"))
+    commands = re.findall(r"^python -m benchmarks(.*)$", text, re.M)
+    commands += re.findall(r"`python -m benchmarks([^`]*)`", text)
+    assert len(commands) > 5
+    for command in commands:
+        given = command.partition("#")[0].split()
+        _parser().parse_args(given or ["digits"])

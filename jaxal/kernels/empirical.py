@@ -5,14 +5,14 @@ For a dense head `jaxal.kernels.dense_ntk` gives the same kernel far faster.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxal.checks import check_features, check_positive
+from jaxal.checks import check_choice, check_features, check_positive
 from jaxal.chunking import map_rows
 from jaxal.kernels._neural_tangents import load_neural_tangents, neural_tangents_ntk_fn
 from jaxal.kernels.dense import working_dtype
@@ -65,8 +65,7 @@ def empirical_ntk(
         unknown engine.
       ImportError: the engine is neural-tangents and it cannot be imported with this JAX.
     """
-    if engine not in get_args(Engine):
-        raise ValueError(f"engine: expected one of {get_args(Engine)}, found {engine!r}")
+    check_choice(engine, "engine", Engine)
     check_positive(chunk_size, "chunk_size")
     left = _check_examples(x1, "x1")
     right = left if x2 is None else _check_examples(x2, "x2")

@@ -11,17 +11,17 @@ entry is kept, and one sum of rows a centroid. What is differentiated has the si
 """
 
 import functools
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxal.checks import check_number, check_positive
+from jaxal.checks import check_choice, check_number, check_positive
 from jaxal.chunking import DEFAULT_CHUNK_SIZE, map_rows
 from jaxal.scaling import unit_rows
-from jaxal.select.base import Pool, Strategy, check_pool, unlabeled
+from jaxal.select.base import Pool, Strategy, check_pool, free_mask, unlabeled
 
 __all__ = ["ACTIVEFT", "ActiveftInfo", "select_activeft"]
 
@@ -106,8 +106,7 @@ def select_activeft(
     check_number(balance, "balance", least=0)
     check_positive(num_steps, "num_steps")
     check_positive(chunk_size, "chunk_size")
-    if variant not in get_args(Variant):
-        raise ValueError(f'variant: expected "paper" or "code", found {variant!r}')
+    check_choice(variant, "variant", Variant)
     pool = check_pool(pool, batch_size, ("features",), "activeft")
     x = unit_rows(pool.features)
     free = unlabeled(pool)
@@ -128,9 +127,7 @@ def select_activeft(
             f"expected finite losses, found {losses[~np.isfinite(losses)][0]} "
             f"at step {np.argmin(np.isfinite(losses))}"
         )
-    open_ = np.zeros(x.shape[0], bool)
-    open_[free] = True
-    picks, similarity = _take(x, centroids, jnp.asarray(open_))
+    picks, similarity = _take(x, centroids, jnp.asarray(free_mask(pool)))
     return picks, ActiveftInfo(tuple(losses.tolist()), similarity)
 
 

@@ -5,14 +5,15 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxal.checks import check_positive
+from jaxal.checks import check_choice, check_positive
 from jaxal.chunking import DEFAULT_CHUNK_SIZE, map_rows
 from jaxal.scaling import range_scale
-from jaxal.select.base import Pool, Strategy, check_pool, unlabeled
+from jaxal.select.base import Pool, Strategy, check_pool, free_mask
 
 __all__ = ["BADGE", "BadgeInfo", "gradient_factors", "select_badge"]
+
+First = Literal["largest", "uniform"]
 
 # A squared distance below this part of the squared norms is rounding noise in float32.
 _NOISE = 2e-6
@@ -45,7 +46,7 @@ def select_badge(
     pool: Pool,
     *,
     batch_size: int,
-    first: Literal["largest", "uniform"] = "largest",
+    first: First = "largest",
     chunk_size: int = DEFAULT_CHUNK_SIZE,
 ) -> tuple[jax.Array, BadgeInfo]:
     """Choose samples whose gradients are long and far apart, by k-means++ sampling.
@@ -80,15 +81,13 @@ def select_badge(
       ValueError: a malformed pool or option, one without ``probs`` or ``hidden``, or more samples
         than are left.
     """
-    if first not in ("largest", "uniform"):
-        raise ValueError(f'first: expected "largest" or "uniform", found {first!r}')
+    check_choice(first, "first", First)
     check_positive(chunk_size, "chunk_size")
     pool = check_pool(pool, batch_size, ("probs", "hidden"), "badge")
     factors = map_rows(gradient_factors, pool.probs, chunk_size=chunk_size, dtype=jnp.float32)  # type: ignore[arg-type]
     hidden = jnp.asarray(pool.hidden, jnp.float32)
     scales = range_scale(factors), range_scale(hidden)
-    free = np.zeros(len(factors), bool)
-    free[unlabeled(pool)] = True
+    free = free_mask(pool)
     picks, norms, distances = _plus_plus(
         key, factors * scales[0], hidden * scales[1], free, batch_size=batch_size, first=first
     )

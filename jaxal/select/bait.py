@@ -20,21 +20,21 @@ on the host: 1 - C cancels where a picked sample is the only one in its directio
 
 import functools
 import math
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.lax.linalg import triangular_solve
 
-from jaxal.checks import check_number, check_positive
+from jaxal.checks import check_choice, check_number, check_positive
 from jaxal.chunking import DEFAULT_CHUNK_SIZE, map_rows
 from jaxal.scaling import range_scale
 from jaxal.select.bait_prune import information, prune
 from jaxal.select.bait_roots import ROOTS
 from jaxal.select.base import Pool, Strategy, check_pool, unlabeled
 
-__all__ = ["BAIT", "BaitInfo", "select_bait"]
+__all__ = ["BAIT", "BaitInfo", "fisher_form", "select_bait"]
 
 Fisher = Literal["auto", "multiclass", "binary"]
 LabeledWeight = Literal["mean", "sum", "code"]
@@ -115,7 +115,7 @@ def select_bait(
     pool = check_pool(pool, batch_size, ("probs", "hidden"), "bait")
     rows, open_ = _candidates(key, pool, batch_size, num_candidates)
     hidden = jnp.asarray(pool.hidden, jnp.float32)
-    kind = _kind(fisher, hidden.shape, pool.num_classes)
+    kind = fisher_form(hidden.shape, pool.num_classes) if fisher == "auto" else fisher
     scale = range_scale(hidden)
     hidden, root = hidden * scale, map_rows(ROOTS[kind], pool.probs, chunk_size=chunk_size)  # type: ignore[arg-type]
     labeled = np.asarray(pool.labeled)
@@ -138,6 +138,13 @@ def select_bait(
     return jnp.asarray(rows[picks[kept]], jnp.int32), info
 
 
+def fisher_form(shape: tuple[int, ...], num_classes: int) -> str:
+    """Say what ``fisher="auto"`` is for hidden activations of ``shape`` [n, d]."""
+    q = max(num_classes - 1, 1)
+    fits = q * shape[1] <= _MOST_ROWS and shape[0] * q**2 <= _MOST_ENTRIES
+    return "multiclass" if fits else "binary"
+
+
 def _check_options(
     fisher: str,
     ridge: float,
@@ -146,14 +153,8 @@ def _check_options(
     num_candidates: int | None,
     chunk_size: int,
 ) -> None:
-    for name, value, kind in (
-        ("fisher", fisher, Fisher),
-        ("labeled_weight", labeled_weight, LabeledWeight),
-    ):
-        if value not in get_args(kind):
-            raise ValueError(
-                f"{name}: expected one of {', '.join(get_args(kind))}, found {value!r}"
-            )
+    check_choice(fisher, "fisher", Fisher)
+    check_choice(labeled_weight, "labeled_weight", LabeledWeight)
     check_number(ridge, "ridge", least=0, above=True)
     check_number(oversample, "oversample", least=1)
     check_positive(chunk_size, "chunk_size")
@@ -173,15 +174,6 @@ def _candidates(
     # All rows, whatever is labelled: so that rounds share programs.
     rows = np.arange(np.shape(pool.features)[0])
     return rows, np.isin(rows, free)
-
-
-def _kind(fisher: str, shape: tuple[int, ...], num_classes: int) -> str:
-    """Decide what ``"auto"`` is."""
-    if fisher != "auto":
-        return fisher
-    q = max(num_classes - 1, 1)
-    fits = q * shape[1] <= _MOST_ROWS and shape[0] * q**2 <= _MOST_ENTRIES
-    return "multiclass" if fits else "binary"
 
 
 def _weights(num_labeled: int, batch_size: int, labeled_weight: str) -> tuple[float, float]:

@@ -15,7 +15,18 @@ from jaxal.checks import (
 )
 from jaxal.train.head import TrainedHead
 
-__all__ = ["Pool", "Strategy", "check_pool", "first_best", "rank_in_group", "unlabeled"]
+__all__ = [
+    "Pool",
+    "Strategy",
+    "check_pool",
+    "first_best",
+    "free_mask",
+    "rank_in_group",
+    "unlabeled",
+]
+
+# How far from 1 probabilities may sum, whatever precision they are kept in.
+_SUM_TOLERANCE = 0.01
 
 
 class Pool(NamedTuple):
@@ -63,8 +74,8 @@ def check_pool(
       pool: what the strategy was given.
       batch_size: how many samples are asked for.
       needs: fields that are read: "features", "probs", "hidden", "embedding", "trained"; each must
-        be there, the matrices finite, and no row of "probs" below zero or all zero. The others are
-        not looked at, except for the shape of the features.
+        be there, the matrices finite, and the rows of "probs" probabilities, whose sum is within
+        0.01 of 1. The others are not looked at, except for the shape of the features.
       name: the strategy's name, for errors.
 
     Returns:
@@ -103,10 +114,13 @@ def check_pool(
 
 
 def _check_probs(probs: np.ndarray) -> None:
-    bad = (probs < 0).any(axis=1) | (probs.max(axis=1) <= 0)
+    sums = probs.sum(axis=1, dtype=np.float64)
+    bad = (probs < 0).any(axis=1) | ~(abs(sums - 1) <= _SUM_TOLERANCE)
     if bad.any():
+        row = int(bad.argmax())
         raise ValueError(
-            f"pool.probs: expected probabilities, found row {bad.argmax()} below zero or all zero"
+            "pool.probs: expected probabilities that sum to 1, found row "
+            f"{row} with a smallest of {probs[row].min():g} and a sum of {sums[row]:g}"
         )
 
 
@@ -117,11 +131,16 @@ def _check_trained(value: Any) -> None:
         )
 
 
-def unlabeled(pool: Pool) -> np.ndarray:
-    """List the rows without a label, ``[n - l]`` int64, ascending."""
+def free_mask(pool: Pool) -> np.ndarray:
+    """Mark the rows without a label, ``[n]`` bool."""
     free = np.ones(np.shape(pool.features)[0], bool)
     free[np.asarray(pool.labeled, np.int64)] = False
-    return np.flatnonzero(free)
+    return free
+
+
+def unlabeled(pool: Pool) -> np.ndarray:
+    """List the rows without a label, ``[n - l]`` int64, ascending."""
+    return np.flatnonzero(free_mask(pool))
 
 
 def first_best(

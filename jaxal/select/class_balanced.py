@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxal.checks import check_labels
-from jaxal.select.base import Pool, Strategy, check_pool, rank_in_group, unlabeled
+from jaxal.select.base import Pool, Strategy, check_pool, free_mask, rank_in_group
 
 __all__ = ["CLASS_BALANCED", "ClassBalancedInfo", "select_class_balanced"]
 
@@ -54,9 +54,7 @@ def select_class_balanced(
     classes = check_labels(true_labels, pool.num_classes, "true_labels", length=n)
     # The whole pool is shuffled, so that one compiled program serves every round.
     order, tie = (np.asarray(drawn) for drawn in _draws(key, n))
-    free = np.zeros(n, bool)
-    free[unlabeled(pool)] = True
-    rows = order[free[order]]
+    rows = order[free_mask(pool)[order]]
     # A class's first free sample is picked while it has as many as are labelled of it, its second
     # while it has one more, and so on: the fewest first is the order of these numbers.
     counts = np.bincount(np.asarray(pool.labels), minlength=pool.num_classes)

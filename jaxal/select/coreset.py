@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxal.checks import check_positive
+from jaxal.checks import check_choice, check_positive
 from jaxal.chunking import DEFAULT_CHUNK_SIZE, map_rows
 from jaxal.scaling import range_scale
 from jaxal.select.base import Pool, Strategy, check_pool
 
 __all__ = ["CORESET", "CORESET_HIDDEN", "CoresetInfo", "select_coreset"]
+
+Space = Literal["features", "hidden"]
 
 _CENTRE_BLOCK = 256
 # Pool rows to a block. On CPUs XLA takes three times as long for the distances of the rows of a
@@ -31,7 +33,7 @@ def select_coreset(
     pool: Pool,
     *,
     batch_size: int,
-    space: Literal["features", "hidden"] = "features",
+    space: Space = "features",
     chunk_size: int = DEFAULT_CHUNK_SIZE,
 ) -> tuple[jax.Array, CoresetInfo]:
     """Choose, one at a time, the sample farthest from all that are labelled or chosen.
@@ -54,8 +56,7 @@ def select_coreset(
       ValueError: a malformed pool or option, or more samples than are left.
     """
     del key
-    if space not in ("features", "hidden"):
-        raise ValueError(f'space: expected "features" or "hidden", found {space!r}')
+    check_choice(space, "space", Space)
     check_positive(chunk_size, "chunk_size")
     pool = check_pool(pool, batch_size, (space,), "coreset")
     labeled = np.asarray(pool.labeled)

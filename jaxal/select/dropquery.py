@@ -150,7 +150,7 @@ def dropout_disagreements(
     expected = first_layer(trained.head, trained.variables)["kernel"].shape[0]
     if dim != expected:
         raise ValueError(
-            f"pool.features: expected {expected} columns, as the head was trained on, found {dim}"
+            f"features: expected {expected} columns, as the head was trained on, found {dim}"
         )
     count = functools.partial(
         _count,

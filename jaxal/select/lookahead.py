@@ -15,13 +15,13 @@ change, and a candidate is scored by a sum over its column of R.
 """
 
 import functools
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxal.checks import check_number, check_positive
+from jaxal.checks import check_choice, check_number, check_positive
 from jaxal.chunking import map_rows
 from jaxal.kernels.dense import DenseLayer, apply_layers, dense_ntk
 from jaxal.models.heads import head_layers
@@ -155,11 +155,8 @@ def _needs(outputs: str = "probs", **_others: Any) -> frozenset[str]:
 def _check_options(sequential: bool, outputs: str, baseline: str) -> None:
     if not isinstance(sequential, bool | np.bool_):
         raise ValueError(f"sequential: expected True or False, found {sequential!r}")
-    for name, value, kind in (("outputs", outputs, Outputs), ("baseline", baseline, Baseline)):
-        if value not in get_args(kind):
-            raise ValueError(
-                f"{name}: expected one of {', '.join(get_args(kind))}, found {value!r}"
-            )
+    check_choice(outputs, "outputs", Outputs)
+    check_choice(baseline, "baseline", Baseline)
 
 
 def _draw(key: jax.Array, rows: np.ndarray, count: int | None) -> np.ndarray:

@@ -14,14 +14,14 @@ sees the features centred and scaled.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxal.checks import check_number, check_positive
+from jaxal.checks import check_choice, check_number, check_positive
 from jaxal.kernels.dense import dense_ntk, init_dense_layers
 from jaxal.pseudolabels import PseudoLabels, Refinement, cluster_pseudo_labels, num_clusters
 from jaxal.regression import Posterior, posterior
@@ -36,7 +36,7 @@ __all__ = [
     "default_target_scale",
     "head_kernel",
     "pool_weights",
-    "select",
+    "select_ntkcpl",
 ]
 
 Kernel = Callable[[ArrayLike, ArrayLike], jax.Array]
@@ -44,6 +44,7 @@ ClusterFeatures = Literal["embedding", "self", "al"]
 Weighting = Literal["uniform", "uncertainty"]
 Risk = Literal["squared", "zero_one"]
 
+_MOST_COMMITS = 128  # between two times that they are multiplied into the kernel
 _LABELS_A_CLASS = 20  # at which the targets' scale is full
 _ROUNDING = 1e-6
 
@@ -51,12 +52,12 @@ _ROUNDING = 1e-6
 class NTKCPLInfo(NamedTuple):
     """What a round of NTKCPL saw."""
 
-    risk: np.ndarray  # [b] share of the pool whose prediction misses its pseudo-label, per pick
-    squared_risk: np.ndarray  # [b] weighted squared error to the scaled pseudo-labels, per pick
+    risk: jax.Array  # [b] share of the pool whose prediction misses its pseudo-label, per pick
+    squared_risk: jax.Array  # [b] weighted squared error to the scaled pseudo-labels, per pick
     num_clusters: int
     purity: float  # of the clusters, estimated on the labelled samples; NaN if there are none
     num_candidates: int
-    slack: np.ndarray  # [b] how much less the zero-one risk may have become; 0 where exact
+    slack: jax.Array  # [b] how much less the zero-one risk may have become; 0 where exact
 
 
 def head_kernel(
@@ -83,7 +84,7 @@ def head_kernel(
     return lambda x1, x2: dense_ntk(layers, x1, x2, chunk_size=chunk_size)
 
 
-def select(
+def select_ntkcpl(
     key: jax.Array,
     pool: Pool,
     *,
@@ -105,7 +106,7 @@ def select(
     feature_scale: float = 4.0,
     ridge: float = 0.1,
     chunk_size: int = 4096,
-) -> tuple[np.ndarray, NTKCPLInfo]:
+) -> tuple[jax.Array, NTKCPLInfo]:
     """Pick samples by the look-ahead risk under cluster pseudo-labels.
 
     Holds O(pool · (d + candidates + labelled + clusters + batch_size)).
@@ -138,7 +139,7 @@ def select(
       chunk_size: pool rows held at once where the kernel is computed; changes no result.
 
     Returns:
-      ``[batch_size]`` int64 pool rows in the order picked, and what was seen.
+      ``[batch_size]`` int32 pool rows in the order picked, and what was seen.
 
     Raises:
       ValueError: malformed or missing fields, a batch beyond what is left, options out of range, a
@@ -186,8 +187,9 @@ def select(
             width=kernel_width,
             chunk_size=chunk_size,
         )
+    capacity = min(batch_size, _MOST_COMMITS)
     picked, seen, _ = greedy(
-        _posterior(pool, candidates, clusters, kernel, center, feature_scale, ridge, batch_size),
+        _posterior(pool, candidates, clusters, kernel, center, feature_scale, ridge, capacity),
         clusters.labels,
         pool_weights(pool, weighting),
         np.ones(candidates.size, bool),
@@ -197,14 +199,14 @@ def select(
         max_evaluations=max_evaluations,
     )
     info = NTKCPLInfo(
-        risk=np.asarray(seen.disagreement),
-        squared_risk=np.asarray(seen.squared_risk),
+        risk=seen.disagreement,
+        squared_risk=seen.squared_risk,
         num_clusters=clusters.num_clusters,
         purity=clusters.purity,
         num_candidates=candidates.size,
-        slack=np.asarray(seen.slack),
+        slack=seen.slack,
     )
-    return candidates[np.asarray(picked)], info
+    return jnp.asarray(candidates[np.asarray(picked)], jnp.int32), info
 
 
 def default_target_scale(num_labeled: int, num_classes: int) -> float:
@@ -278,16 +280,13 @@ def _check_choices(
         ("risk", risk, Risk),
         ("refinement", refinement, Refinement),
     ):
-        if value not in get_args(kind):
-            raise ValueError(
-                f"{name}: expected one of {', '.join(get_args(kind))}, found {value!r}"
-            )
+        check_choice(value, name, kind)
     if kernel is not None and not callable(kernel):
         raise ValueError(f"kernel: expected a function of two matrices, found {kernel!r}")
 
 
 def _cluster_space(pool: Pool, cluster_features: ClusterFeatures) -> ArrayLike:
-    """Choose what is clustered; `select` checked that it is there."""
+    """Choose what is clustered; `select_ntkcpl` checked that it is there."""
     if cluster_features == "embedding":
         return cast(ArrayLike, pool.embedding)
     headed = cluster_features == "al" and np.size(pool.labeled)
@@ -372,4 +371,4 @@ def _scaled(x: ArrayLike, scale: float, *, center: bool) -> jax.Array:
     return jnp.asarray(x * (scale / jnp.where(norm > 0, norm, 1)))
 
 
-NTKCPL = Strategy("ntkcpl", select, needs=_needs(), cold_start=True, needs_for=_needs)
+NTKCPL = Strategy("ntkcpl", select_ntkcpl, needs=_needs(), cold_start=True, needs_for=_needs)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxal.checks import check_number, check_positive
+from jaxal.checks import check_features, check_number, check_positive
 from jaxal.clustering import kmeans
 from jaxal.coverage import CHUNK_SIZE, cover_unlabeled
 from jaxal.scaling import unit_rows
@@ -42,7 +42,7 @@ def select_probcover(
     looks for it on a grid.
 
     Ours: among samples that cover equally many, and once everything is covered, the lowest index
-    is taken; a later version of the published code draws one at random.
+    is taken. Versions of the published code draw among those, or among the five that cover most.
 
     Args:
       key: the k-means++ start; unused with a given ``delta``.
@@ -62,10 +62,7 @@ def select_probcover(
     """
     if delta is not None:
         check_number(delta, "delta", least=0)
-    check_number(alpha, "alpha", least=0, above=True)
-    if alpha > 1:
-        raise ValueError(f"alpha: expected at most 1, found {alpha!r}")
-    check_positive(chunk_size, "chunk_size")
+    _check_purity(alpha, chunk_size)
     pool = check_pool(pool, batch_size, ("features",), "probcover")
     x = unit_rows(pool.features)
     if delta is None:
@@ -107,14 +104,28 @@ def purity_radius(
       The squared radius: the last float32 below the quantile; 0 where no radius is so pure, because
       of near-duplicates in different clusters; beyond 4, all samples, where there is one cluster.
       Holds ``O(chunk_size² + n · d)``.
+
+    Raises:
+      ValueError: an option out of its range, rows that are no matrix of finite numbers, or clusters
+        that are not one a row.
     """
-    n = len(x)
+    _check_purity(alpha, chunk_size)
+    n = np.shape(check_features(x, "x"))[0]
+    if np.shape(clusters) != (n,):
+        raise ValueError(f"clusters: expected shape ({n},), found {np.shape(clusters)}")
     # Zeros pad the tiles, so that clusters are counted from 1.
     nearest = _nearest_other(as_tiles(x, chunk_size), as_tiles(clusters + 1, chunk_size))
     impure = int(np.floor((1 - alpha) * n + 1e-6))  # so many balls may be
     ranked = np.sort(np.asarray(nearest).reshape(-1)[:n])
     limit = np.float32(ranked[min(impure, n - 1)])
     return float(max(np.nextafter(limit, np.float32(0)), 0))
+
+
+def _check_purity(alpha: float, chunk_size: int) -> None:
+    check_number(alpha, "alpha", least=0, above=True)
+    if alpha > 1:
+        raise ValueError(f"alpha: expected at most 1, found {alpha!r}")
+    check_positive(chunk_size, "chunk_size")
 
 
 @jax.jit

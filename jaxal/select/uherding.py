@@ -2,14 +2,14 @@
 
 import functools
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxal.calibration import fit_temperature
-from jaxal.checks import check_number, check_positive
+from jaxal.checks import check_choice, check_number, check_positive
 from jaxal.chunking import map_rows
 from jaxal.coverage import CHUNK_SIZE, cover_unlabeled
 from jaxal.scaling import unit_rows
@@ -99,9 +99,7 @@ def select_uherding(
     Raises:
       ValueError: a malformed pool or option, one without ``probs``, or more samples than are left.
     """
-    if uncertainty not in get_args(Uncertainty):
-        expected = ", ".join(get_args(Uncertainty))
-        raise ValueError(f"uncertainty: expected one of {expected}, found {uncertainty!r}")
+    check_choice(uncertainty, "uncertainty", Uncertainty)
     if temperature is not None:
         check_number(temperature, "temperature", least=_LEAST_TEMPERATURE)
     if sigma is not None:

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.options import check_options, list_options, read_options, try_options
 from jaxal.select import STRATEGIES, Strategy
-from jaxal.select.ntkcpl import select
+from jaxal.select.ntkcpl import select_ntkcpl
 
 
 def test_reads_plain_values():
@@ -29,7 +29,7 @@ def test_lists_every_option_with_its_default():
     for part in ("ridge=0.1 ", "risk=squared ", "one of squared, zero_one", "kernel_width=512 "):
         assert part in text
     keywords = [
-        p for p in inspect.signature(select).parameters.values() if p.kind is p.KEYWORD_ONLY
+        p for p in inspect.signature(select_ntkcpl).parameters.values() if p.kind is p.KEYWORD_ONLY
     ]
     assert len(text.splitlines()) == len(keywords) - 2  # batch_size and kernel
 
@@ -97,10 +97,10 @@ def test_other_strategies_have_options_too():
 def test_a_trained_head_and_true_labels_are_there_to_try_with(monkeypatch):
     seen = []
 
-    def select(key, pool, *, batch_size, true_labels, size: int = 1):
+    def select_ntkcpl(key, pool, *, batch_size, true_labels, size: int = 1):
         seen.append((type(pool.trained).__name__, len(true_labels)))
 
-    strategy = Strategy("peeking", select, needs=frozenset({"trained"}), oracle=True)
+    strategy = Strategy("peeking", select_ntkcpl, needs=frozenset({"trained"}), oracle=True)
     monkeypatch.setitem(STRATEGIES, "peeking", strategy)
     try_options("peeking", {"size": 2}, "a")
     assert seen == [("TrainedHead", 12)] and "true_labels" not in list_options("peeking")

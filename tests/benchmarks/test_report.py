@@ -8,7 +8,7 @@ from benchmarks.curves import areas, curves
 def test_table_holds_means_and_deviations(rows):
     lines = [
         [cell.strip() for cell in line.strip("|").split("|")]
-        for line in report.table(rows, "digits").splitlines()
+        for line in report.table(rows).splitlines()
     ]
     assert lines[0] == ["strategy", "10", "30", "100", "average"]
     assert [line[0] for line in lines[2:]] == ["ntkcpl", "random", "margin"]
@@ -27,14 +27,6 @@ def test_one_seed_has_no_deviation(rows):
     assert "±" not in report.table([row for row in rows if row.seed == 0], "digits")
 
 
-def test_published_figures_become_a_row(rows, monkeypatch):
-    monkeypatch.setitem(report.PUBLISHED, "made-up", {"ntkcpl": {30: 55.5, 999: 1.0}})
-    last = report.table(rows, "made-up").splitlines()[-1]
-    assert [cell.strip() for cell in last.strip("|").split("|")] == [
-        "ntkcpl (published)", "", "55.5", "", "",
-    ]  # fmt: skip
-
-
 def test_oracles_are_marked_and_never_best(rows):
     best = [
         row._replace(strategy="seer", accuracy=1.0, oracle=True)
@@ -43,7 +35,7 @@ def test_oracles_are_marked_and_never_best(rows):
     ]
     text = report.table(best + rows, "digits")
     assert text.splitlines()[2].startswith("| seer (oracle) ")
-    others = report.table(rows, "digits").splitlines()[2:]
+    others = report.table(rows).splitlines()[2:]
     assert [line.split() for line in text.splitlines()[3:]] == [line.split() for line in others]
     assert "**" not in text.splitlines()[2] and "100.0 ± 0.0" in text.splitlines()[2]
     assert "| seer (oracle) " in report.timing_table(best)
@@ -51,7 +43,7 @@ def test_oracles_are_marked_and_never_best(rows):
 
 def test_the_last_column_may_be_the_area(rows):
     found = curves(rows)
-    lines = report.table(rows, "digits", last="AUC").splitlines()
+    lines = report.table(rows, last="AUC").splitlines()
     for name, line in zip(found, lines[2:], strict=True):
         mean = float(line.split("|")[-2].strip().strip("*").split(" ± ")[0])
         assert mean == pytest.approx(100 * areas(found[name]).mean(), abs=0.051)

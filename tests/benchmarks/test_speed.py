@@ -42,6 +42,20 @@ def test_an_earlier_table_is_replaced_when_told(tmp_path):
     assert "condition" in (tmp_path / "speed.csv").read_text()
 
 
+def test_a_case_that_fails_stops_no_other(tmp_path, monkeypatch, capsys):
+    def measure(case, *, quick):
+        if case == "kernel":
+            raise RuntimeError("the speed case kernel failed:\nkilled")
+        return {"seconds": 1.0, "first": 2.0, "peak_gib": 0.5, "ratio": 3.0, "compared": "x"}
+
+    monkeypatch.setattr(speed, "measure", measure)
+    given = ["speed", "--cases", "condition", "kernel", "head", "--out", str(tmp_path)]
+    assert main(given) == 1
+    assert "killed" in capsys.readouterr().err
+    with (tmp_path / "speed.csv").open(newline="") as file:
+        assert [line["case"] for line in csv.DictReader(file)] == ["condition", "head"]
+
+
 def test_a_case_that_fails_is_named(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "none")
     with pytest.raises(RuntimeError, match="the speed case kernel failed"):

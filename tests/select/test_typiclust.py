@@ -52,6 +52,47 @@ def test_follows_dense_numpy(num_labeled, batch_size):
     np.testing.assert_array_equal(info.clusters, clusters[picks])
 
 
+def test_one_pick_among_duplicates_of_several_groups():
+    rng = np.random.default_rng(0)
+    x = np.repeat(rng.normal(size=(12, 5)), 10, axis=0) + np.repeat(
+        1e-3 * rng.normal(size=(60, 5)), 2, axis=0
+    )
+    for labeled in ([], [3, 40]):
+        pool = Pool(x, 2, labeled, [0] * len(labeled))
+        picks, _ = select_typiclust(KEY, pool, batch_size=1, max_clusters=8)
+        check_picks(x, labeled, picks, max_clusters=8)
+
+
+@pytest.mark.parametrize(("num_labeled", "batch_size"), [(0, 6), (5, 20), (30, 60)])
+def test_the_codes_variant_follows_it(num_labeled, batch_size):
+    rng = np.random.default_rng(num_labeled)
+    x = rng.normal(size=(8, 6))[rng.integers(0, 8, 200)] * 3 + rng.normal(size=(200, 6))
+    labeled = rng.permutation(200)[:num_labeled]
+    pool = Pool(x, 2, labeled, np.zeros(num_labeled, int))
+    given = {"batch_size": batch_size, "max_clusters": 15, "variant": "code"}
+    picks, _ = select_typiclust(KEY, pool, **given)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    k = min(num_labeled + batch_size, 15)
+    clusters = np.asarray(kmeans(KEY, unit.astype(np.float32), k).labels)
+    squared = ((unit[:, None] - unit[None]) ** 2).sum(-1)
+    sizes = np.bincount(clusters, minlength=k)
+    counts = np.bincount(clusters[labeled], minlength=k)
+    large = [c for c in np.lexsort((-sizes, counts)) if sizes[c] > 5]
+    left = set(range(200)) - set(labeled.tolist())
+    done = 0
+    while done < batch_size:
+        for c in large:
+            rows = [row for row in np.flatnonzero(clusters == c) if row in left]
+            if not rows or done == batch_size:
+                continue
+            near = np.sort(squared[np.ix_(rows, rows)], axis=1)[:, 1 : 1 + min(20, len(rows) // 2)]
+            score = 1 / (near.mean(axis=1) + 1e-5) if near.size else np.zeros(len(rows))
+            pick = int(picks[done])
+            assert pick in rows and score[rows.index(pick)] >= score.max() * (1 - 1e-4)
+            left.remove(pick)
+            done += 1
+
+
 def test_more_picks_than_clusters_go_round_again():
     x = np.random.default_rng(0).normal(size=(120, 5))
     pool = Pool(x, 2, np.array([0, 50]), np.array([0, 1]))
@@ -81,7 +122,14 @@ def test_single_sample():
     np.testing.assert_array_equal(picks, [0])
 
 
-@pytest.mark.parametrize("option", ["max_clusters", "min_cluster_size", "num_neighbors"])
+@pytest.mark.parametrize(
+    "option", ["max_clusters", "min_cluster_size", "num_neighbors", "chunk_size"]
+)
 def test_bad_options_are_named(option):
     with pytest.raises(ValueError, match=option):
         select_typiclust(KEY, Pool(np.ones((9, 2)), 1, [], []), batch_size=1, **{option: 0})
+
+
+def test_an_unknown_variant_is_named():
+    with pytest.raises(ValueError, match="variant: expected one of paper, code, found 'x'"):
+        select_typiclust(KEY, Pool(np.ones((9, 2)), 1, [], []), batch_size=1, variant="x")
