@@ -1,0 +1,188 @@
+"""Decode image files to uint8 arrays of one size."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+__all__ = ["check_channels", "check_image", "decode_all", "decode_image", "require_pillow"]
+
+# How far from its end a JPEG file is searched for the marker that ends the image.
+_TAIL_BYTES = 1 << 16
+_JPEG_END = b"\xff\xd9"
+
+
+def require_pillow() -> Any:
+    """Import `PIL.Image`.
+
+    Raises:
+      ImportError: Pillow is not installed; the error says how to install it.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError("reading image files needs Pillow: pip install pillow") from error
+    return Image
+
+
+def check_channels(channels: int) -> int:
+    """Check a number of channels.
+
+    Raises:
+      ValueError: neither 1 nor 3.
+    """
+    if channels not in (1, 3) or isinstance(channels, bool):
+        raise ValueError(f"channels: expected 1 or 3, found {channels!r}")
+    return int(channels)
+
+
+def decode_image(
+    file: str | Path | BinaryIO, *, size: int | None = None, channels: int = 3
+) -> np.ndarray:
+    """Decode one image with Pillow.
+
+    Colours become grey, or grey three channels, as asked for. Transparency is dropped, 16-bit grey
+    is cut to its upper 8 bits, of an animation the first frame is taken, and the orientation that a
+    camera notes beside the pixels is not applied.
+
+    With ``size``, the square in the middle of the image is scaled to it (bilinear, antialiased):
+    what scaling the shorter side and cropping the centre gives, but for rounding to whole pixels.
+
+    Args:
+      file: a path or an open binary file.
+      size: height and width to scale to; None leaves the image as it is.
+      channels: 1 or 3.
+
+    Returns:
+      ``[h, w, channels]`` uint8.
+
+    Raises:
+      ValueError: it cannot be decoded; the error says why and names no file.
+      ImportError: Pillow is not installed.
+    """
+    pillow = require_pillow()
+    try:
+        with pillow.open(file) as image:
+            _check_mode(image)
+            if image.mode.startswith("I;16"):
+                image = pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            mode = "RGB" if channels == 3 else "L"
+            if image.mode != mode:
+                image = image.convert(mode)
+            if size is not None:
+                image = _central_square(image, size)
+            pixels = np.asarray(image)
+    # What decoders raise for damaged files is not one family: OSError, SyntaxError, struct.error …
+    except Exception as error:
+        raise ValueError(_reason(error)) from error
+    return pixels if channels == 3 else pixels[..., None]
+
+
+def decode_all(
+    files: Sequence[str | Path | BinaryIO],
+    shape: tuple[int, int, int],
+    *,
+    size: int | None,
+    name: Callable[[int], str],
+) -> np.ndarray:
+    """Decode images of one size in several threads.
+
+    Args:
+      files: ``k`` of them, none or more; see `decode_image`.
+      shape: height, width and channels that all have to have.
+      size: height and width to scale to, or None.
+      name: gives the name of file i for errors.
+
+    Returns:
+      ``[k, *shape]`` uint8.
+
+    Raises:
+      ValueError: an image cannot be decoded or has another shape; the error names it.
+    """
+    images = np.empty((len(files), *shape), np.uint8)
+    # A small image takes less time than handing it to a thread on its own.
+    block = max(1, len(files) // (4 * (os.cpu_count() or 1)))
+
+    def decode(start: int) -> None:
+        for i in range(start, min(start + block, len(files))):
+            try:
+                image = decode_image(files[i], size=size, channels=shape[2])
+            except ValueError as error:
+                raise ValueError(f"{name(i)}: cannot be decoded ({error})") from error
+            if image.shape != shape:
+                raise ValueError(
+                    f"{name(i)}: expected an image of {shape[0]}×{shape[1]} pixels, "
+                    f"found {image.shape[0]}×{image.shape[1]}"
+                )
+            images[i] = image
+
+    with ThreadPoolExecutor() as threads:
+        # Nothing but an error comes of these results.
+        list(threads.map(decode, range(0, len(files), block)))
+    return images
+
+
+def check_image(path: str | Path, *, full: bool) -> tuple[int, int]:
+    """Find out whether an image file can be read.
+
+    Without ``full`` the header is read, the checksums of PNG files are compared and JPEG files must
+    hold the marker that ends them; only where one does not is it decoded to be sure. That finds
+    what is no image and what is cut short in these two formats.
+
+    Args:
+      path: the file.
+      full: decode all of it.
+
+    Returns:
+      Height and width.
+
+    Raises:
+      ValueError: it cannot be read; the error says why and names no file.
+      ImportError: Pillow is not installed.
+    """
+    pillow = require_pillow()
+    try:
+        with pillow.open(path) as image:
+            _check_mode(image)
+            width, height = image.size
+            # Phones write MPO: a JPEG that others may follow.
+            full = full or (image.format in ("JPEG", "MPO") and not _is_ended(path))
+            if not full:
+                image.verify()
+    except Exception as error:
+        raise ValueError(_reason(error)) from error
+    if full:
+        decode_image(path)
+    return height, width
+
+
+def _check_mode(image: Any) -> None:
+    if image.mode in ("I", "F"):
+        raise ValueError(f"expected 8 or 16 bits a channel, found 32 (mode {image.mode})")
+
+
+def _central_square(image: Any, size: int) -> Any:
+    from PIL.Image import Resampling
+
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Resampling.BILINEAR, box=box)
+
+
+def _is_ended(path: str | Path) -> bool:
+    # The marker cannot occur within compressed pixels, but other data may follow it.
+    with Path(path).open("rb") as file:
+        length = file.seek(0, 2)
+        file.seek(max(0, length - _TAIL_BYTES))
+        return _JPEG_END in file.read()
+
+
+def _reason(error: Exception) -> str:
+    if type(error).__name__ == "UnidentifiedImageError":
+        # Pillow's text is the file's name once more.
+        return "not an image that Pillow can read"
+    return str(error) or type(error).__name__
