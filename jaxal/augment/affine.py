@@ -1,0 +1,170 @@
+"""Affine warps as PIL's ``Image.transform(size, AFFINE, ...)`` does them.
+
+A matrix is six numbers ``(a, b, c, d, e, f)``: the point (x, y) of the result shows the point
+``(a x + b y + c, d x + e y + f)`` of the image, where pixel (i, j) covers i..i+1 and j..j+1. What
+lies outside the image is filled.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxal.augment.base import check_image, check_share
+
+__all__ = [
+    "Resample",
+    "affine",
+    "rotate",
+    "rotation_matrix",
+    "shear_matrix",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+    "translation_matrix",
+]
+
+Resample = Literal["nearest", "bilinear"]
+
+
+def affine(
+    image: ArrayLike, matrix: ArrayLike, *, resample: Resample = "nearest", fill: float = 0.0
+) -> jax.Array:
+    """Warp an image by any affine map.
+
+    ``"nearest"`` computes in the 16.16 fixed point that PIL does, so that it gives PIL's image for
+    the same matrix, except that the matrix is in float32 here and in float64 there: a pixel may
+    come from its neighbour where its source lies within 1e-3 of the boundary between the two.
+    ``"bilinear"`` is less than one level off, because PIL cuts results off to whole levels.
+
+    Args:
+      image: ``[h, w, c]``.
+      matrix: ``[6]``; points of the result must have sources in ±32768.
+      resample: how an image is read between its pixels.
+      fill: what lies outside, in 0..1, in all channels.
+
+    Returns:
+      ``[h, w, c]``.
+
+    Raises:
+      ValueError: a malformed image or matrix, or an unknown option.
+    """
+    x = check_image(image)
+    check_share(fill, "fill")
+    m = jnp.asarray(matrix, jnp.float32)
+    if m.shape != (6,):
+        raise ValueError(f"matrix: expected 6 numbers, found shape {m.shape}")
+    if resample == "nearest":
+        return _nearest(x, m, fill)
+    if resample == "bilinear":
+        return _bilinear(x, m, fill)
+    raise ValueError(f'resample: expected "nearest" or "bilinear", found {resample!r}')
+
+
+def rotate(
+    image: ArrayLike, degrees: ArrayLike, *, resample: Resample = "nearest", fill: float = 0.0
+) -> jax.Array:
+    """Rotate counter-clockwise about the middle, as PIL's ``Image.rotate``; as close as `affine`.
+
+    Args:
+      image: ``[h, w, c]``.
+      degrees: the angle.
+      resample: how an image is read between its pixels.
+      fill: what lies outside.
+    """
+    x = check_image(image)
+    return affine(x, rotation_matrix(degrees, *x.shape[:2]), resample=resample, fill=fill)
+
+
+def shear_x(
+    image: ArrayLike, factor: ArrayLike, *, resample: Resample = "nearest", fill: float = 0.0
+) -> jax.Array:
+    """Move row y to the left by ``factor · y``: PIL's matrix (1, factor, 0, 0, 1, 0)."""
+    return affine(image, shear_matrix(x=factor), resample=resample, fill=fill)
+
+
+def shear_y(
+    image: ArrayLike, factor: ArrayLike, *, resample: Resample = "nearest", fill: float = 0.0
+) -> jax.Array:
+    """Move column x up by ``factor · x``: PIL's matrix (1, 0, 0, factor, 1, 0)."""
+    return affine(image, shear_matrix(y=factor), resample=resample, fill=fill)
+
+
+def translate_x(
+    image: ArrayLike, fraction: ArrayLike, *, resample: Resample = "nearest", fill: float = 0.0
+) -> jax.Array:
+    """Move to the left by ``fraction`` of the width: PIL's matrix (1, 0, fraction · w, 0, 1, 0)."""
+    x = check_image(image)
+    return affine(x, translation_matrix(x=fraction * x.shape[1]), resample=resample, fill=fill)
+
+
+def translate_y(
+    image: ArrayLike, fraction: ArrayLike, *, resample: Resample = "nearest", fill: float = 0.0
+) -> jax.Array:
+    """Move up by ``fraction`` of the height: PIL's matrix (1, 0, 0, 0, 1, fraction · h)."""
+    x = check_image(image)
+    return affine(x, translation_matrix(y=fraction * x.shape[0]), resample=resample, fill=fill)
+
+
+def rotation_matrix(degrees: ArrayLike, height: int, width: int) -> jax.Array:
+    """Make the matrix ``[6]`` that rotates counter-clockwise about an image's middle."""
+    angle = jnp.deg2rad(jnp.asarray(degrees, jnp.float32))
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    x, y = width / 2, height / 2
+    return _matrix(cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y)
+
+
+def shear_matrix(*, x: ArrayLike = 0.0, y: ArrayLike = 0.0) -> jax.Array:
+    """Make the matrix ``[6]`` of `shear_x` and `shear_y`."""
+    return _matrix(1.0, x, 0.0, y, 1.0, 0.0)
+
+
+def translation_matrix(*, x: ArrayLike = 0.0, y: ArrayLike = 0.0) -> jax.Array:
+    """Make the matrix ``[6]`` that moves left by ``x`` pixels and up by ``y``."""
+    return _matrix(1.0, 0.0, x, 0.0, 1.0, y)
+
+
+def _matrix(*entries: ArrayLike) -> jax.Array:
+    return jnp.stack([jnp.asarray(entry, jnp.float32) for entry in entries])
+
+
+def _nearest(x: jax.Array, matrix: jax.Array, fill: float) -> jax.Array:
+    height, width, _ = x.shape
+    a, b, c, d, e, f = matrix
+    i, j = jnp.arange(width), jnp.arange(height)[:, None]
+    column = (_fixed(a) * i + _fixed(b) * j + _fixed(c + (a + b) / 2)) >> 16
+    row = (_fixed(d) * i + _fixed(e) * j + _fixed(f + (d + e) / 2)) >> 16
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    return jnp.where(inside[..., None], _read(x, row, column), fill)
+
+
+def _bilinear(x: jax.Array, matrix: jax.Array, fill: float) -> jax.Array:
+    height, width, _ = x.shape
+    a, b, c, d, e, f = matrix
+    i, j = jnp.arange(width) + 0.5, jnp.arange(height)[:, None] + 0.5
+    column, row = a * i + b * j + c, d * i + e * j + f
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    left, top = jnp.floor(column - 0.5), jnp.floor(row - 0.5)
+    across, down = (column - 0.5 - left)[..., None], (row - 0.5 - top)[..., None]
+    left, top = left.astype(jnp.int32), top.astype(jnp.int32)
+    above = _mix(_read(x, top, left), _read(x, top, left + 1), across)
+    below = _mix(_read(x, top + 1, left), _read(x, top + 1, left + 1), across)
+    return jnp.where(inside[..., None], _mix(above, below, down), fill)
+
+
+def _fixed(value: jax.Array) -> jax.Array:
+    return jnp.floor(value * 65536 + 0.5).astype(jnp.int32)
+
+
+def _mix(a: jax.Array, b: jax.Array, share: jax.Array) -> jax.Array:
+    # Not a + (b - a) share, which can leave 0..1 by rounding.
+    return a * (1 - share) + b * share
+
+
+def _read(x: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
+    """Pixels ``[h, w, c]``, the nearest there is where they lie outside."""
+    height, width, channels = x.shape
+    index = jnp.clip(row, 0, height - 1) * width + jnp.clip(column, 0, width - 1)
+    return x.reshape(-1, channels).at[index].get(mode="promise_in_bounds")
