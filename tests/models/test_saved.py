@@ -1,0 +1,47 @@
+import jax
+import numpy as np
+import pytest
+
+from jaxal.models.heads import DenseHead
+from jaxal.models.saved import is_saved, load_variables, save_variables
+
+
+def make():
+    head = DenseHead((4,), 3, use_batch_norm=True)
+    return dict(head.init(jax.random.key(0), np.ones((2, 5), np.float32)))
+
+
+def test_variables_come_back_bit_for_bit(tmp_path):
+    variables = make()
+    save_variables(tmp_path / "head.npz", variables, {"encoder": "none", "epochs": 3})
+    found, about = load_variables(tmp_path / "head.npz")
+    assert jax.tree.structure(found) == jax.tree.structure(variables)
+    jax.tree.map(np.testing.assert_array_equal, found, variables)
+    assert about == {"encoder": "none", "epochs": 3}
+    assert [path.name for path in tmp_path.iterdir()] == ["head.npz"]
+    assert is_saved(tmp_path / "head.npz")
+
+
+def test_other_files_are_told_apart(tmp_path):
+    np.savez(tmp_path / "other.npz", kernel=np.ones(3))
+    assert not is_saved(tmp_path / "other.npz") and not is_saved(tmp_path / "none.npz")
+    with pytest.raises(ValueError, match="expected variables that save_variables wrote"):
+        load_variables(tmp_path / "other.npz")
+    with pytest.raises(ValueError, match=r"none\.npz"):
+        load_variables(tmp_path / "none.npz")
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    save_variables(tmp_path / "head.npz", make())
+    whole = (tmp_path / "head.npz").read_bytes()
+    (tmp_path / "head.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"head\.npz"):
+        load_variables(tmp_path / "head.npz")
+
+
+def test_bad_arguments_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"\.npz"):
+        save_variables(tmp_path / "head.bin", make())
+    with pytest.raises(ValueError, match="variables: expected params"):
+        save_variables(tmp_path / "head.npz", {"weights": {}})
+    assert not list(tmp_path.iterdir())
