@@ -9,7 +9,9 @@ __all__ = ["nt_xent"]
 _EPSILON = 1e-12
 
 
-def nt_xent(z1: ArrayLike, z2: ArrayLike, *, temperature: float = 0.5) -> jax.Array:
+def nt_xent(
+    z1: ArrayLike, z2: ArrayLike, *, temperature: float = 0.5, mask: ArrayLike | None = None
+) -> jax.Array:
     """Compute the normalised temperature-scaled cross-entropy between two views of a batch.
 
     With the 2n embeddings of both views L2-normalised to u, and j(i) the other view of i, it is
@@ -20,13 +22,15 @@ def nt_xent(z1: ArrayLike, z2: ArrayLike, *, temperature: float = 0.5) -> jax.Ar
       z1: ``[n, d]`` embeddings of one view; any length but zero, where the gradient is zero.
       z2: ``[n, d]`` embeddings of the other view, row for row.
       temperature: ``t`` above 0; 0.5 is the paper's for CIFAR-10.
+      mask: ``[n]`` bool, False for rows that are padding: neither counted nor compared with; None
+        where all count.
 
     Returns:
       The loss, a float32 scalar of at least 0 (float64 for float64 embeddings).
 
     Raises:
-      ValueError: shapes other than two equal ``[n, d]``, an empty batch, or a temperature of 0 or
-        less.
+      ValueError: shapes other than two equal ``[n, d]``, an empty batch, a temperature of 0 or
+        less, or a mask of another length.
     """
     z1, z2 = jnp.asarray(z1), jnp.asarray(z2)
     if z1.ndim != 2 or z1.shape != z2.shape or 0 in z1.shape:
@@ -36,10 +40,17 @@ def nt_xent(z1: ArrayLike, z2: ArrayLike, *, temperature: float = 0.5) -> jax.Ar
     if not temperature > 0:
         raise ValueError(f"temperature: expected more than 0, found {temperature}")
     n = z1.shape[0]
+    valid = jnp.ones(n, bool) if mask is None else jnp.asarray(mask, bool)
+    if valid.shape != (n,):
+        raise ValueError(f"mask: expected shape ({n},), found {valid.shape}")
+    valid = jnp.concatenate([valid, valid])
     z = jnp.concatenate([z1, z2])
     z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
     u = z * jax.lax.rsqrt(jnp.maximum(jnp.sum(z**2, axis=1, keepdims=True), _EPSILON))
     logits = jnp.matmul(u, u.T, precision=jax.lax.Precision.HIGHEST) / temperature
-    logits = jnp.where(jnp.eye(2 * n, dtype=bool), -jnp.inf, logits)
     rows = jnp.arange(2 * n)
-    return jnp.mean(jax.nn.logsumexp(logits, axis=1) - logits[rows, jnp.roll(rows, n)])
+    positives = logits[rows, jnp.roll(rows, n)]
+    # What is padded keeps its own pair, so that no infinity enters the gradient.
+    compared = (valid & ~jnp.eye(2 * n, dtype=bool)) | (jnp.roll(rows, n)[:, None] == rows)
+    losses = jax.nn.logsumexp(jnp.where(compared, logits, -jnp.inf), axis=1) - positives
+    return jnp.sum(jnp.where(valid, losses, 0)) / jnp.maximum(jnp.sum(valid), 1)

@@ -69,3 +69,16 @@ def test_gradient_agrees_with_differences():
 def test_refuses(z1, z2, temperature, match):
     with pytest.raises(ValueError, match=match):
         nt_xent(z1, z2, temperature=temperature)
+
+
+def test_padding_neither_counts_nor_is_compared_with():
+    rng = np.random.default_rng(3)
+    z1, z2 = rng.normal(size=(2, 9, 4)).astype(np.float32)
+    mask = np.array([True, False, True, True, False, True, True, True, False])
+    loss, gradient = jax.value_and_grad(lambda z: nt_xent(z, z2, mask=mask))(z1)
+    np.testing.assert_allclose(loss, nt_xent(z1[mask], z2[mask]), rtol=1e-6)
+    expected = jax.grad(lambda z: nt_xent(z, z2[mask]))(z1[mask])
+    np.testing.assert_allclose(gradient[mask], expected, rtol=1e-5, atol=1e-7)
+    assert not np.any(gradient[~mask])
+    with pytest.raises(ValueError, match="mask: expected shape"):
+        nt_xent(z1, z2, mask=mask[1:])
