@@ -5,7 +5,16 @@ import os
 import sys
 from collections.abc import Sequence
 
-from benchmarks import compare, growth, speed, strategies
+from benchmarks import (
+    compare,
+    extraction,
+    finetuning,
+    growth,
+    image_data,
+    pretraining,
+    speed,
+    strategies,
+)
 from benchmarks.arguments import add_data, add_plan
 from benchmarks.options import list_options
 
@@ -30,7 +39,14 @@ or --scale, whole strategies. Features are synthetic."""
 _GROWTH = """\
 Time strategies and their peak memory on ever larger pools of synthetic features, each point in a
 process of its own; write growth.csv, growth.md and growth.png."""
-_COMMANDS = {"strategies": strategies.main, "speed": speed.main, "growth": growth.main}
+_COMMANDS = {
+    "strategies": strategies.main,
+    "speed": speed.main,
+    "growth": growth.main,
+    "pretrain": pretraining.main,
+    "features": extraction.main,
+    "finetune": finetuning.main,
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_data(ntkcpl)
+    image_data.add_arguments(ntkcpl)
     for command in (digits, ntkcpl):
         add_plan(command, seeds=5 if command is digits else 3)
     strategies.add_arguments(
@@ -77,6 +94,19 @@ def _parser() -> argparse.ArgumentParser:
             "growth", help="time and memory of strategies by pool size", description=_GROWTH
         )
     )
+    for name, module, text in (
+        ("pretrain", pretraining, "pre-train an encoder on images without labels"),
+        ("features", extraction, "compute the features of images by an encoder, once"),
+        ("finetune", finetuning, "train an encoder on few labelled images"),
+    ):
+        module.add_arguments(
+            commands.add_parser(
+                name,
+                help=text,
+                description=module.HELP,
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            )
+        )
     parser.description = (
         "Without a command: digits, a comparison on small images that needs no data. Its flags,\n"
         f"explained by `digits --help`, then stand alone:\n\n{digits.format_usage()}"

@@ -8,6 +8,7 @@ from benchmarks.data import ENCODERS, Data, check_data, data_root, load_array
 from benchmarks.data import tfds_labels as read_tfds_labels
 from benchmarks.options import read_options, try_options
 from benchmarks.plan import Entry, Plan, flag_of
+from jaxal.models.encoders import ENCODERS as NETWORKS
 from jaxal.select import STRATEGIES as KNOWN
 
 __all__ = [
@@ -31,6 +32,9 @@ BUDGETS: dict[str, tuple[int, ...]] = {
     "digits": (10, 10, 10, 10, 20, 20, 20, 50, 50),
     "cifar10": (10, 10, 20, 20, 40, 100, 100, 200, 500),
     "cifar100": (100,) * 10,
+    "svhn": (10, 10, 20, 20, 40, 100, 100, 200, 500),
+    "pets": (37,) * 10,
+    "imagenet100": (100,) * 10,
 }
 _CLASSES = {"cifar10": 10, "cifar100": 100}
 FILES = {
@@ -57,10 +61,17 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     """Declare the flags that say where the features and labels of one data set are."""
     parser.add_argument(
         "--dataset",
-        choices=[*BUDGETS, "custom"],
-        help="default custom with --features and the like, else cifar10",
+        metavar="NAME",
+        help=f"of {', '.join(BUDGETS)} and custom, or, from images, any that tensorflow-datasets "
+        "prepared; default custom with --features and the like, else cifar10",
     )
-    parser.add_argument("--encoder", choices=ENCODERS, help="prepared features of cifar10")
+    parser.add_argument(
+        "--encoder",
+        choices=[*ENCODERS, *NETWORKS],
+        metavar="NAME",
+        help=f"{' or '.join(ENCODERS)}: prepared features of cifar10; or a network that makes "
+        f"features from images: {', '.join(NETWORKS)}",
+    )
     add_files(parser)
     parser.add_argument(
         "--data-dir",
@@ -203,6 +214,8 @@ def find_title(args: argparse.Namespace, dataset: str) -> str:
     """Say which features they are."""
     if dataset == "digits":
         return "digits, SimCLR encoder pre-trained on the pool's images (no labels)"
+    if title := getattr(args, "title", None):
+        return str(title)
     notes = {
         "mobilenetv2": "MobileNetV2 (supervised on ImageNet)",
         "protoclr": "Conv-4 (self-supervised on mini-ImageNet, ProtoCLR)",

@@ -5,13 +5,12 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import INSTALL, plots, report, runner
+from benchmarks import plots, report, runner
 from benchmarks.arguments import (
     find_dataset,
     find_paths,
@@ -23,7 +22,9 @@ from benchmarks.arguments import (
 from benchmarks.data import Data, digits_data
 from benchmarks.digits import POOL_SIZE
 from benchmarks.folder import FEATURES, open_folder
+from benchmarks.image_data import features_of_images, wants_images
 from benchmarks.measuring import processor
+from benchmarks.outcomes import require, stop
 from benchmarks.plan import Plan, check_plan
 from benchmarks.runner import Row
 from benchmarks.tables import write_csv
@@ -36,13 +37,10 @@ __all__ = [
     "main",
     "make_job",
     "open_job",
-    "require",
     "run_job",
-    "stop",
 ]
 
 _PACKAGES = ("jaxal", "jax", "flax", "optax", "numpy")
-_STOPPED = 130  # the exit status that shells give to what was interrupted
 SELECTION_SECONDS = (
     "Selection does not count what is done once a pool for all strategies that need it "
     "(the embedding that is clustered); the most includes compilation."
@@ -60,6 +58,9 @@ class Job(NamedTuple):
 
 def main(args: argparse.Namespace) -> int:
     """Run strategies side by side and report; return the exit status."""
+    if wants_images(args):
+        require("matplotlib", "rich")
+        args = features_of_images(args)
     dataset = find_dataset(args)
     require("matplotlib", "rich", *(["sklearn"] if dataset == "digits" else []))
     job = make_job(args, args.out or Path("results") / dataset)
@@ -73,17 +74,6 @@ def main(args: argparse.Namespace) -> int:
     _report(job, data, rows)
     print(f"{time.perf_counter() - began:.0f} s; results in {job.out}")
     return 0
-
-
-def require(*modules: str) -> None:
-    """Check that modules are installed.
-
-    Raises:
-      ImportError: they are not; it says how to install them.
-    """
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ImportError(f"{', '.join(missing)}: not installed; {INSTALL}")
 
 
 def make_job(args: argparse.Namespace, out: Path) -> Job:
@@ -115,12 +105,6 @@ def run_job(job: Job) -> tuple[Data, list[Row]]:
         data = digits_data(job.out / FEATURES)
         print(f"  ready after {time.perf_counter() - began:.1f} s", flush=True)
     return data, runner.run_plan(job.plan, data, job.out)
-
-
-def stop(out: Path) -> int:
-    """Say how to go on after an interruption; return the exit status."""
-    print(f"\nstopped; the same command with --resume goes on from {out}", file=sys.stderr)
-    return _STOPPED
 
 
 def _report(job: Job, data: Data, rows: Sequence[Row]) -> None:

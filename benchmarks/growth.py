@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.compare import require, stop
 from benchmarks.complexity import COMPLEXITY
 from benchmarks.measuring import describe_device
+from benchmarks.outcomes import require, stop
 from benchmarks.selecting import Sizes, choose_strategies, measure_selection, shown_name
 from benchmarks.tables import markdown, write_csv
 

@@ -53,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead: strategies on a large pool, time and peak memory beside the ceiling of "
         "their own arithmetic, into speed_scale.md and .csv",
     )
+    what.add_argument(
+        "--images",
+        action="store_true",
+        help="instead: encoders, training, features and augmentations in images a second, into "
+        "speed_images.md and .csv",
+    )
     parser.add_argument(
         "--strategies",
         nargs="+",
@@ -82,8 +88,14 @@ def main(args: argparse.Namespace) -> int:
         raise ValueError("--strategies: expected --peers or --scale beside it")
     if args.timeout is not None and not args.scale:
         raise ValueError("--timeout: expected --scale beside it")
-    name = "speed_peers" if args.peers else "speed_scale" if args.scale else "speed"
+    chosen = [kind for kind in ("peers", "scale", "images") if getattr(args, kind)]
+    name = "_".join(["speed", *chosen])
     refuse_to_replace(args.out / name, overwrite=args.overwrite)
+    if args.images:
+        from benchmarks.image_speed import measure_images
+
+        measure_images(args.out, quick=args.quick)
+        return 0
     if args.peers:
         peers.compare(args.strategies, args.out, quick=args.quick)
         return 0

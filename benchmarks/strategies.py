@@ -26,13 +26,12 @@ from benchmarks.compare import (
     judge,
     make_job,
     open_job,
-    require,
     run_job,
-    stop,
 )
 from benchmarks.data import ENCODERS, Data, load_array
 from benchmarks.digits import POOL_SIZE
 from benchmarks.options import list_options
+from benchmarks.outcomes import require, stop
 from benchmarks.plan import Plan, check_plan
 from benchmarks.ranking import LEVEL
 from benchmarks.runner import Row

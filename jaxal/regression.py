@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 _DEFAULT_RIDGE = 1e-3  # of the mean diagonal
-_FOLDED_ROWS = 4096  # of the residual at once
+_FOLDED_ROWS = 1024  # of the residual at once
 _ROUNDING = 16  # epsilons of the mean diagonal: the least ridge
 
 

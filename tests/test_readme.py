@@ -17,7 +17,9 @@ def test_examples_run(tmp_path, monkeypatch):
     np.save(tmp_path / "features.npy", features.astype(np.float32))
     np.save(tmp_path / "labels.npy", labels)
     monkeypatch.chdir(tmp_path)
-    ask, tell, run = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    ask, tell, run, images = re.findall(
+        r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S
+    )
 
     first: dict = {}
     exec(ask, first)
@@ -34,6 +36,9 @@ def test_examples_run(tmp_path, monkeypatch):
 
     exec(run, later)
     assert later["state"].labeled.size == 30
+
+    exec(images, {})
+    assert np.load(tmp_path / "pool.npy").shape == (8, 64)
 
 
 def test_set_up_commands_come_first():

@@ -26,7 +26,12 @@ def test_writes_the_table(tmp_path, capsys, cells):
 
 @pytest.mark.parametrize(
     ("flags", "name"),
-    [([], "speed"), (["--peers"], "speed_peers"), (["--scale"], "speed_scale")],
+    [
+        ([], "speed"),
+        (["--peers"], "speed_peers"),
+        (["--scale"], "speed_scale"),
+        (["--images"], "speed_images"),
+    ],
 )
 def test_a_table_is_replaced_only_when_told(flags, name, tmp_path, capsys):
     (tmp_path / f"{name}.csv").write_text("kept")

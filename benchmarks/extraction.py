@@ -1,0 +1,176 @@
+"""Compute the features of images once: the command features."""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from benchmarks.image_figures import draw_map
+from benchmarks.images import (
+    Images,
+    LoadedEncoder,
+    add_encoder,
+    add_images,
+    encode,
+    encoder_settings,
+    load_encoder,
+    open_images,
+)
+from benchmarks.measuring import describe_device
+from benchmarks.outcomes import require, stop
+from benchmarks.tables import markdown
+from jaxal.checks import check_positive
+from jaxal.data import ImageSource, extract_features
+from jaxal.sharding import data_mesh
+from jaxal.train.probes import knn_accuracy, linear_accuracy
+
+__all__ = ["HELP", "add_arguments", "extract", "main"]
+
+HELP = """\
+Compute the features of a pool and of its test set by an encoder, on all devices there are.
+
+Writes train.npy and test.npy to --out, each with a .json that says what they are of, the labels
+where there are any (train_labels.npy, test_labels.npy), report.md and features.png. An interrupted
+extraction goes on by the same command; features of another encoder, weights or images are refused.
+The files serve `python -m benchmarks ntkcpl --features ...`."""
+
+_JUDGED, _QUERIES, _MAPPED = 10_000, 5_000, 2_000
+_EVERY = 2.0  # seconds between two reports
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command-line options."""
+    add_images(parser)
+    add_encoder(parser)
+    parser.add_argument(
+        "--batch-size", type=int, default=256, metavar="N", help="images at once (default 256)"
+    )
+    parser.add_argument("--precision", choices=("float32", "float16"), default="float32")
+    parser.add_argument("--out", type=Path, default=Path("results/features"), metavar="DIR")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Extract features and report; return the exit status."""
+    require("matplotlib", "sklearn")
+    check_positive(args.batch_size, "--batch-size")
+    images = open_images(args)
+    channels = images.train.load(np.zeros(1, np.int64)).shape[3]
+    encoder = load_encoder(args, channels)
+    print(f"{encoder.name} on {describe_device()}", flush=True)
+    try:
+        found = extract(images, encoder, args.out, batch_size=args.batch_size, dtype=args.precision)
+    except KeyboardInterrupt:
+        return stop(args.out)
+    _report(args, images, encoder, found)
+    return 0
+
+
+def extract(
+    images: Images,
+    encoder: LoadedEncoder,
+    out: Path,
+    *,
+    batch_size: int = 256,
+    dtype: str = "float32",
+) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+    """Compute or map the features of pool and test set.
+
+    Returns:
+      Features ``[n, f]`` and labels ``[n]`` or None, of "train" and, where it is there, "test".
+
+    Raises:
+      ValueError: files of another encoder or of other images, or bad images.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    apply = encode(encoder)
+    found: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
+    sources = {"train": images.train, "test": images.test}
+    for name, source in sources.items():
+        if source is None:
+            continue
+        features = extract_features(
+            apply,
+            source,
+            out / f"{name}.npy",
+            fingerprint=encoder_settings(encoder),
+            chunk_size=batch_size,
+            mesh=data_mesh() if jax.device_count() > 1 else None,
+            dtype=dtype,
+            progress=_reporter(name),
+        )
+        if source.labels is not None:
+            np.save(out / f"{name}_labels.npy", source.labels)
+        found[name] = features, source.labels
+    return found
+
+
+def _reporter(name: str) -> Callable[[int, int], None]:
+    """Print every few seconds how many images are done, and how long the others will take."""
+    first, began, last = 0, time.perf_counter(), 0.0
+
+    def report(done: int, total: int) -> None:
+        nonlocal first, began, last
+        now = time.perf_counter()
+        if not first:
+            # What was there before, and the chunk that compiled.
+            first, began = done, now
+        if now - last < _EVERY and done < total:
+            return
+        last = now
+        rate = (done - first) / max(now - began, 1e-9)
+        left = f", {rate:.0f} a second, about {(total - done) / rate:.0f} s left" if rate else ""
+        print(f"{name}: {done} of {total} images{left}", flush=True)
+
+    return report
+
+
+def _report(
+    args: argparse.Namespace,
+    images: Images,
+    encoder: LoadedEncoder,
+    found: dict[str, tuple[np.ndarray, np.ndarray | None]],
+) -> None:
+    lines = [["split", "images", "features", "mean norm"]]
+    for name, (features, _) in found.items():
+        norm = np.linalg.norm(np.asarray(features[:_JUDGED], np.float32), axis=1).mean()
+        lines.append([name, str(len(features)), str(features.shape[1]), f"{norm:.3g}"])
+    paragraphs = [f"# Features of {images.name} by {encoder.name}", markdown(lines)]
+    judged = _judge(images, found)
+    if judged:
+        paragraphs.append(judged)
+    paragraphs.append(f"Encoder {encoder_settings(encoder)}; device {describe_device()}.")
+    text = "\n\n".join(paragraphs)
+    (args.out / "report.md").write_text(text + "\n", encoding="utf-8")
+    name = "test" if "test" in found else "train"
+    features, labels = found[name]
+    source: ImageSource | None = images.test if name == "test" else images.train
+    draw_map(
+        np.asarray(features[:_MAPPED], np.float32),
+        None if labels is None else labels[:_MAPPED],
+        args.out / "features.png",
+        source.class_names if source is not None else None,
+    )
+    print(f"\n{text}\n\nresults in {args.out}")
+
+
+def _judge(images: Images, found: dict[str, tuple[np.ndarray, np.ndarray | None]]) -> str:
+    """Say how good the features are, where there are labels to tell."""
+    (x, y), (queries, wanted) = found["train"], found.get("test", (None, None))
+    if y is None or wanted is None or queries is None or images.num_classes is None:
+        return ""
+    rows = np.sort(np.random.default_rng(0).permutation(len(x))[:_JUDGED])
+    given = (
+        np.asarray(x[rows], np.float32),
+        y[rows],
+        np.asarray(queries[:_QUERIES], np.float32),
+        wanted[:_QUERIES],
+        images.num_classes,
+    )
+    knn, linear = knn_accuracy(*given), linear_accuracy(jax.random.key(0), *given)
+    return (
+        f"Of {len(given[2])} test images, by {len(rows)} of known class, a vote of the nearest "
+        f"neighbours gets {100 * knn:.1f} % right and a linear head {100 * linear:.1f} %."
+    )

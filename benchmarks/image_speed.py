@@ -1,0 +1,208 @@
+"""Images a second: encoders forward and in training, features to disk, and augmentations."""
+
+import functools
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.measuring import (
+    best,
+    describe_device,
+    matmul_rate,
+    peak_gib,
+    run_alone,
+    write_report,
+)
+from benchmarks.tables import markdown, table_line
+from jaxal.augment import augment_batch, simclr_view, simsiam_view, strong, weak
+from jaxal.data import extract_features, from_arrays
+from jaxal.models.classifier import Classifier
+from jaxal.models.encoders import ENCODERS, get_encoder
+from jaxal.models.heads import DenseHead
+from jaxal.models.preprocess import preprocess
+from jaxal.train.step import Aux, init_state, make_train_step
+
+__all__ = ["measure_images"]
+
+# The encoder's name, the side of its images and, on CPUs and accelerators, how many at once.
+_ENCODERS = {
+    "conv4": (84, 64, 1024),
+    "resnet18_cifar": (32, 32, 1024),
+    "wrn_28_2": (32, 32, 1024),
+    "mobilenet_v2": (160, 16, 256),
+    "resnet50": (224, 4, 256),
+    "vit_s16": (224, 8, 256),
+}
+_VIEWS: dict[str, tuple[Callable[[], Any], int]] = {
+    "weak": (weak, 32),
+    "strong": (strong, 32),
+    "simclr view": (functools.partial(simclr_view, 32, strength=0.5), 32),
+    "simsiam view": (functools.partial(simsiam_view, 32), 32),
+}
+_HEADER = [
+    "what",
+    "pixels",
+    "batch",
+    "forward / s",
+    "of product rate",
+    "training / s",
+    "of product rate",
+    "features / s",
+    "peak GiB",
+]
+_NOTE = (
+    "Images a second of the best of three after the first call, which compiles. Training: one step "
+    "of SGD with batch statistics and no augmentation. Features: from uint8 images in memory to a "
+    "file, resizing and loading ahead included. Of product rate: operations that XLA counts, a "
+    "second, to those of a large float32 matrix product in the same process."
+)
+
+
+def measure_images(out: Path, *, quick: bool = False) -> list[dict[str, Any]]:
+    """Measure encoders and augmentations, each in a process of its own; write a table.
+
+    Args:
+      out: folder of ``speed_images.csv`` and ``speed_images.md``.
+      quick: small sizes.
+
+    Returns:
+      The rows of the table.
+    """
+    names = [(name, dtype) for name in (["conv4"] if quick else _ENCODERS) for dtype in _dtypes()]
+    rows, lines = [], []
+    asked: Sequence[tuple[str, str]] = [*names, *((name, "") for name in _VIEWS)]
+    for name, dtype in asked:
+        given = json.dumps({"name": name, "dtype": dtype, "quick": quick})
+        row = run_alone("benchmarks.image_speed", [given], f"{name} {dtype}".strip())
+        rows.append(row)
+        lines.append(_cells(row))
+        print(table_line(lines[-1]), flush=True)
+        paragraphs = [f"Device {describe_device()}.", markdown([_HEADER, *lines]), _NOTE]
+        write_report(out / "speed_images", rows, paragraphs)
+    return rows
+
+
+def _dtypes() -> list[str]:
+    return ["float32"] if jax.default_backend() == "cpu" else ["float32", "bfloat16"]
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    def number(name: str) -> str:
+        return "" if row[name] is None else f"{row[name]:.3g}"
+
+    return [
+        row["what"],
+        str(row["pixels"]),
+        str(row["batch"]),
+        number("forward"),
+        number("forward_share"),
+        number("training"),
+        number("training_share"),
+        number("features"),
+        f"{row['peak_gib']:.2f}",
+    ]
+
+
+def _measure(name: str, dtype: str, quick: bool) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(
+        ("forward", "forward_share", "training", "training_share", "features")
+    )
+    if name in _VIEWS:
+        make, side = _VIEWS[name]
+        batch = 32 if quick else 256
+        images = jnp.asarray(np.random.default_rng(0).random((batch, side, side, 3), np.float32))
+        view = jax.jit(functools.partial(augment_batch, make()))
+        seconds = best(lambda: view(jax.random.key(0), images))[1]
+        row["forward"] = batch / seconds
+        return {"what": name, "pixels": side, "batch": batch, **row, "peak_gib": peak_gib()}
+    side, few, many = _ENCODERS[name]
+    batch = few if jax.default_backend() == "cpu" else many
+    if quick:
+        side, batch = 32, 8
+    row |= _encoder_rates(name, dtype, side, batch)
+    peak = peak_gib()
+    rate = matmul_rate(256 if quick else 4096)
+    for part in ("forward", "training"):
+        row[f"{part}_share"] = row[part] * row.pop(f"{part}_flops") / rate
+    label = name if dtype == "float32" else f"{name}, {dtype}"
+    return {"what": label, "pixels": side, "batch": batch, **row, "peak_gib": peak}
+
+
+def _encoder_rates(name: str, dtype: str, side: int, batch: int) -> dict[str, float]:
+    attributes: dict[str, Any] = {"dtype": jnp.dtype(dtype)}
+    if name == "conv4":
+        attributes["image_size"] = side
+    encoder = get_encoder(name, **attributes)
+    classifier = Classifier(encoder, DenseHead((), 10))
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(256, size=(batch, side, side, 3), dtype=np.uint8)
+    preprocessing = ENCODERS[name].preprocessing._replace(size=side)
+    prepare = functools.partial(preprocess, preprocessing=preprocessing)
+    images = prepare(pixels)
+    variables = dict(jax.jit(classifier.init)(jax.random.key(0), images[:1]))
+    forward = jax.jit(lambda variables, images: classifier.apply(variables, images)[0])
+    compiled = forward.lower(variables, images).compile()
+    found = {
+        "forward": batch / best(lambda: compiled(variables, images))[1],
+        "forward_flops": _flops(compiled) / batch,
+    }
+
+    def loss_fn(params: Any, stats: Any, batch: dict[str, Any], key: jax.Array) -> Any:
+        (logits, _), updated = classifier.apply(
+            {"params": params, "batch_stats": stats},
+            batch["images"],
+            train=True,
+            mutable=["batch_stats"],
+        )
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
+        return losses.mean(), Aux(updated.get("batch_stats", {}), {})
+
+    optimizer = optax.sgd(1e-3, momentum=0.9, nesterov=True)
+    step = make_train_step(loss_fn, optimizer)
+    given = {"images": images, "labels": jnp.zeros(batch, jnp.int32)}
+    state = init_state(variables, optimizer)
+
+    def train() -> jax.Array:
+        nonlocal state
+        state, metrics = step(state, given, jax.random.key(0))
+        return metrics["loss"]
+
+    found["training"] = batch / best(train)[1]
+    gradient = jax.jit(jax.grad(loss_fn, has_aux=True))
+    stats = variables.get("batch_stats", {})
+    lowered = gradient.lower(variables["params"], stats, given, jax.random.key(0))
+    found["training_flops"] = _flops(lowered.compile()) / batch
+    own = {
+        collection: tree["encoder"] for collection, tree in variables.items() if "encoder" in tree
+    }
+    apply = jax.jit(lambda images: encoder.apply(own, prepare(images)))
+    many = from_arrays(np.tile(pixels, (4, 1, 1, 1)))
+
+    def extract() -> np.ndarray:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "features"
+            return np.array(
+                extract_features(apply, many, path, fingerprint={"of": name}, chunk_size=batch)
+            )
+
+    found["features"] = len(many) / best(extract)[1]
+    return found
+
+
+def _flops(compiled: Any) -> float:
+    """Count a compiled program's operations, as XLA does."""
+    analysis = compiled.cost_analysis()
+    return float((analysis[0] if isinstance(analysis, list) else analysis)["flops"])
+
+
+if __name__ == "__main__":
+    import sys
+
+    print(json.dumps(_measure(**json.loads(sys.argv[1]))))

@@ -1,0 +1,130 @@
+"""The commands that work from images, on the digits and on files."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.__main__ import main
+from jaxal.models.saved import load_variables
+
+SMALL = ["--dataset", "digits", "--size", "16", "--width", "4", "--test-limit", "60"]
+
+
+def lines_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("pretrain")
+    given = ["pretrain", *SMALL, "--limit", "96", "--batch-size", "48", "--epochs", "2"]
+    assert main([*given, "--out", str(out)]) == 0
+    return out
+
+
+def test_pretraining_writes_weights_and_a_report(pretrained):
+    history = lines_of(pretrained / "history.csv")
+    assert [line["epoch"] for line in history] == ["0", "1"]
+    assert all(0 <= float(line["knn_accuracy"]) <= 1 for line in history)
+    variables, about = load_variables(pretrained / "encoder.npz")
+    assert set(variables) == {"params", "batch_stats"}
+    assert about["encoder"] == "conv4" and about["config"]["epochs"] == 2
+    assert "simsiam of conv4 on digits" in (pretrained / "report.md").read_text()
+    for name in ("curves.png", "features.png"):
+        assert (pretrained / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_pretraining_goes_on_where_it_stood(pretrained, capsys):
+    given = ["pretrain", *SMALL, "--limit", "96", "--batch-size", "48", "--epochs", "2"]
+    before = lines_of(pretrained / "history.csv")
+    assert main([*given, "--out", str(pretrained)]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main([*given, "--out", str(pretrained), "--resume"]) == 0
+    assert lines_of(pretrained / "history.csv") == before
+    assert main([*given, "--method", "simclr", "--out", str(pretrained), "--resume"]) == 2
+    assert "method" in capsys.readouterr().err
+
+
+def test_features_are_made_once(pretrained, tmp_path, capsys):
+    given = ["features", *SMALL, "--limit", "80", "--batch-size", "32"]
+    given += ["--out", str(tmp_path), "--weights", str(pretrained / "encoder.npz")]
+    assert main(given) == 0
+    first = np.load(tmp_path / "train.npy")
+    assert first.shape == (80, 4) and np.load(tmp_path / "test.npy").shape == (60, 4)
+    assert np.load(tmp_path / "train_labels.npy").shape == (80,)
+    assert "nearest neighbours" in (tmp_path / "report.md").read_text()
+    assert main(given) == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "train.npy"), first)
+    capsys.readouterr()
+    assert main(given[:-2]) == 2
+    assert "weights" in capsys.readouterr().err
+
+
+def test_fine_tuning_tabulates_and_resumes(pretrained, tmp_path, capsys):
+    given = ["finetune", *SMALL, "--weights", str(pretrained / "encoder.npz"), "--epochs", "2"]
+    given += ["--num-labels", "20", "--out", str(tmp_path)]
+    assert main([*given, "--methods", "lp", "--seeds", "1"]) == 0
+    assert main([*given, "--methods", "lp", "ft", "lpft", "--seeds", "1", "--resume"]) == 0
+    rows = lines_of(tmp_path / "results.csv")
+    assert [row["method"] for row in rows] == ["lp", "ft", "lpft"]
+    assert all(0 <= float(row["accuracy"]) <= 1 for row in rows)
+    assert "| lpft" in (tmp_path / "table.md").read_text()
+    assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    capsys.readouterr()
+    assert main([*given, "--resume", "--scale", "cifar10"]) == 2
+    assert "other settings (scale)" in capsys.readouterr().err
+
+
+def test_files_and_folders_of_images(tmp_path):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(256, size=(12, 20, 20, 3), dtype=np.uint8), np.arange(12) % 3
+    np.save(tmp_path / "x.npy", images)
+    np.save(tmp_path / "y.npy", labels)
+    for i, image in enumerate(images):
+        folder = tmp_path / "images" / f"class_{labels[i]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i}.png")
+    small = ["--size", "16", "--width", "2", "--batch-size", "4"]
+    ways = {
+        "files": ["--images", str(tmp_path / "x.npy"), "--labels", str(tmp_path / "y.npy")],
+        "folder": ["--folder", str(tmp_path / "images")],
+    }
+    for name, way in ways.items():
+        assert main(["features", *way, *small, "--out", str(tmp_path / name)]) == 0
+        assert np.load(tmp_path / name / "train.npy").shape == (12, 2)
+    order = np.argsort(labels, kind="stable")
+    found = np.load(tmp_path / "folder" / "train.npy")
+    names = sorted(range(12), key=lambda i: (labels[i], f"{i}.png"))
+    np.testing.assert_allclose(found, np.load(tmp_path / "files" / "train.npy")[names], atol=1e-6)
+    assert sorted(names) == sorted(order.tolist())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["features"], "images: expected one of --dataset, --folder and --images"),
+        (["features", "--dataset", "digits", "--folder", "x"], "found 2 of them"),
+        (["features", "--folder", "nowhere"], "nowhere"),
+        (["features", *SMALL, "--weights", "none.npz"], "none.npz"),
+        (["pretrain", *SMALL, "--limit", "20"], "--batch-size: expected at most the 20 images"),
+        (["pretrain", *SMALL, "--method", "simclr", "--scale", "imagenet"], "--scale"),
+        (["finetune", *SMALL, "--num-labels", "2000"], "--num-labels: expected at most"),
+        (["finetune", *SMALL, "--seeds", "0"], "--seeds"),
+        (["features", "--test-folder", "x"], "--folder: expected beside --test-folder"),
+    ],
+)
+def test_bad_options_are_named_before_anything_is_made(given, message, tmp_path, capsys):
+    assert main([*given, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_settings_are_json(pretrained, tmp_path):
+    given = ["finetune", *SMALL, "--methods", "lp", "--seeds", "1", "--epochs", "1"]
+    assert main([*given, "--num-labels", "10", "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "settings.json").read_text())["scale"] == "small"
