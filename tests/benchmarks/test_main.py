@@ -212,7 +212,7 @@ def test_missing_extra_says_how_to_install(files, tmp_path, capsys, monkeypatch)
             ("ntkcpl",),
             (
                 "default budgets are this benchmark's own",
-                "NTKCPL's paper gives stand in no table",
+                "budgets are this benchmark's own",
                 "typiclust",
                 "max_evaluations=None",
                 "features [n, d], float",

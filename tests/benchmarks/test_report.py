@@ -24,7 +24,7 @@ def test_table_holds_means_and_deviations(rows):
 
 
 def test_one_seed_has_no_deviation(rows):
-    assert "±" not in report.table([row for row in rows if row.seed == 0], "digits")
+    assert "±" not in report.table([row for row in rows if row.seed == 0])
 
 
 def test_oracles_are_marked_and_never_best(rows):
@@ -33,7 +33,7 @@ def test_oracles_are_marked_and_never_best(rows):
         for row in rows
         if row.strategy == "random"
     ]
-    text = report.table(best + rows, "digits")
+    text = report.table(best + rows)
     assert text.splitlines()[2].startswith("| seer (oracle) ")
     others = report.table(rows).splitlines()[2:]
     assert [line.split() for line in text.splitlines()[3:]] == [line.split() for line in others]

@@ -166,7 +166,7 @@ def test_bad_input_is_named():
             select_badge(KEY, pool._replace(**{field: None}), batch_size=1)
         with pytest.raises(ValueError, match=f"pool.{field}.*NaN"):
             select_badge(KEY, pool._replace(**{field: getattr(pool, field) * np.nan}), batch_size=1)
-    with pytest.raises(ValueError, match='first: expected "largest" or "uniform"'):
+    with pytest.raises(ValueError, match="first: expected one of largest, uniform"):
         select_badge(KEY, pool, batch_size=1, first="random")
     with pytest.raises(ValueError, match="chunk_size"):
         select_badge(KEY, pool, batch_size=1, chunk_size=0)

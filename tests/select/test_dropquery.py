@@ -220,7 +220,7 @@ def test_bad_pools_are_named():
     pool = make_pool()
     with pytest.raises(ValueError, match=r"dropquery needs pool.trained: train a head first"):
         select_dropquery(KEY, pool._replace(trained=None), batch_size=1)
-    with pytest.raises(ValueError, match=r"pool.features: expected 6 columns.*found 5"):
+    with pytest.raises(ValueError, match=r"features: expected 6 columns.*found 5"):
         select_dropquery(KEY, pool._replace(features=pool.features[:, :5]), batch_size=1)
     with pytest.raises(ValueError, match=r"pool.features.*NaN"):
         select_dropquery(KEY, pool._replace(features=pool.features * np.nan), batch_size=1)

@@ -60,7 +60,12 @@ SIMSIAM = SIMSIAM_SMALL._replace(
     projector=(16, 16),
     predictor=(8, 16),
 )
-SIMCLR = SIMCLR_SMALL._replace(epochs=3, train_batch_size=32, projector=(16, 8))
+SIMCLR = SIMCLR_SMALL._replace(
+    epochs=3,
+    train_batch_size=32,
+    optimizer=OptimizerConfig("adamw", learning_rate=0.1),
+    projector=(16, 8),
+)
 
 
 def run(config, images=None, **options):
