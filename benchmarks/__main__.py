@@ -120,6 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help")):
         given = ["digits", *given]
     args = _parser().parse_args(given)
+    # What is measured runs in processes of its own, which find no memory if this one takes all.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     try:
         status = _COMMANDS.get(args.command, compare.main)(args)
         sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from benchmarks.measuring import (
 )
 from benchmarks.tables import markdown, table_line
 from jaxal.augment import augment_batch, simclr_view, simsiam_view, strong, weak
+from jaxal.checks import check_choice
 from jaxal.data import extract_features, from_arrays
 from jaxal.models.classifier import Classifier
 from jaxal.models.encoders import ENCODERS, get_encoder
@@ -29,7 +31,7 @@ from jaxal.models.heads import DenseHead
 from jaxal.models.preprocess import preprocess
 from jaxal.train.step import Aux, init_state, make_train_step
 
-__all__ = ["measure_images"]
+__all__ = ["image_names", "measure_images"]
 
 # The encoder's name, the side of its images and, on CPUs and accelerators, how many at once.
 _ENCODERS = {
@@ -61,36 +63,51 @@ _NOTE = (
     "Images a second of the best of three after the first call, which compiles. Training: one step "
     "of SGD with batch statistics and no augmentation. Features: from uint8 images in memory to a "
     "file, resizing and loading ahead included. Of product rate: operations that XLA counts, a "
-    "second, to those of a large float32 matrix product in the same process."
+    "second, to those of a large matrix product of the same type in the same process."
 )
 
 
-def measure_images(out: Path, *, quick: bool = False) -> list[dict[str, Any]]:
+def image_names(wanted: Sequence[str] = (), *, quick: bool = False) -> list[tuple[str, str]]:
+    """List what there is to measure, or the part wanted: names and types of number.
+
+    Raises:
+      ValueError: a name that is not known.
+    """
+    known = [*_ENCODERS, *_VIEWS]
+    for name in wanted:
+        check_choice(name, "--images", known)
+    dtypes = ["float32"] if jax.default_backend() == "cpu" else ["bfloat16", "float32"]
+    names = wanted or (["conv4", *_VIEWS] if quick else known)
+    return [(name, dtype) for name in names for dtype in (dtypes if name in _ENCODERS else [""])]
+
+
+def measure_images(
+    out: Path, names: Sequence[tuple[str, str]], *, quick: bool = False
+) -> list[dict[str, Any]]:
     """Measure encoders and augmentations, each in a process of its own; write a table.
 
     Args:
       out: folder of ``speed_images.csv`` and ``speed_images.md``.
+      names: of `image_names`.
       quick: small sizes.
 
     Returns:
-      The rows of the table.
+      The rows of the table, without those whose process failed.
     """
-    names = [(name, dtype) for name in (["conv4"] if quick else _ENCODERS) for dtype in _dtypes()]
     rows, lines = [], []
-    asked: Sequence[tuple[str, str]] = [*names, *((name, "") for name in _VIEWS)]
-    for name, dtype in asked:
+    for name, dtype in names:
         given = json.dumps({"name": name, "dtype": dtype, "quick": quick})
-        row = run_alone("benchmarks.image_speed", [given], f"{name} {dtype}".strip())
+        try:
+            row = run_alone("benchmarks.image_speed", [given], f"{name} {dtype}".strip())
+        except RuntimeError as error:
+            print(error, file=sys.stderr, flush=True)
+            continue
         rows.append(row)
         lines.append(_cells(row))
         print(table_line(lines[-1]), flush=True)
         paragraphs = [f"Device {describe_device()}.", markdown([_HEADER, *lines]), _NOTE]
         write_report(out / "speed_images", rows, paragraphs)
     return rows
-
-
-def _dtypes() -> list[str]:
-    return ["float32"] if jax.default_backend() == "cpu" else ["float32", "bfloat16"]
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -128,7 +145,8 @@ def _measure(name: str, dtype: str, quick: bool) -> dict[str, Any]:
         side, batch = 32, 8
     row |= _encoder_rates(name, dtype, side, batch)
     peak = peak_gib()
-    rate = matmul_rate(256 if quick else 4096)
+    size = 256 if quick else 4096 if jax.default_backend() == "cpu" else 16384
+    rate = matmul_rate(size, dtype, precision=None)
     for part in ("forward", "training"):
         row[f"{part}_share"] = row[part] * row.pop(f"{part}_flops") / rate
     label = name if dtype == "float32" else f"{name}, {dtype}"
@@ -148,10 +166,9 @@ def _encoder_rates(name: str, dtype: str, side: int, batch: int) -> dict[str, fl
     images = prepare(pixels)
     variables = dict(jax.jit(classifier.init)(jax.random.key(0), images[:1]))
     forward = jax.jit(lambda variables, images: classifier.apply(variables, images)[0])
-    compiled = forward.lower(variables, images).compile()
     found = {
-        "forward": batch / best(lambda: compiled(variables, images))[1],
-        "forward_flops": _flops(compiled) / batch,
+        "forward": batch / best(lambda: forward(variables, images))[1],
+        "forward_flops": _flops(forward, variables, images) / batch,
     }
 
     def loss_fn(params: Any, stats: Any, batch: dict[str, Any], key: jax.Array) -> Any:
@@ -177,8 +194,8 @@ def _encoder_rates(name: str, dtype: str, side: int, batch: int) -> dict[str, fl
     found["training"] = batch / best(train)[1]
     gradient = jax.jit(jax.grad(loss_fn, has_aux=True))
     stats = variables.get("batch_stats", {})
-    lowered = gradient.lower(variables["params"], stats, given, jax.random.key(0))
-    found["training_flops"] = _flops(lowered.compile()) / batch
+    arguments = variables["params"], stats, given, jax.random.key(0)
+    found["training_flops"] = _flops(gradient, *arguments) / batch
     own = {
         collection: tree["encoder"] for collection, tree in variables.items() if "encoder" in tree
     }
@@ -196,13 +213,12 @@ def _encoder_rates(name: str, dtype: str, side: int, batch: int) -> dict[str, fl
     return found
 
 
-def _flops(compiled: Any) -> float:
-    """Count a compiled program's operations, as XLA does."""
-    analysis = compiled.cost_analysis()
-    return float((analysis[0] if isinstance(analysis, list) else analysis)["flops"])
+def _flops(fn: Any, *arguments: Any) -> float:
+    """Count a program's operations, as XLA does for CPUs; on others it leaves out libraries'."""
+    cpu = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cpu), arguments)
+    return float(fn.lower(*shapes).cost_analysis()["flops"])
 
 
 if __name__ == "__main__":
-    import sys
-
     print(json.dumps(_measure(**json.loads(sys.argv[1]))))

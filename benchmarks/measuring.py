@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -45,13 +45,18 @@ def best(fn: Callable[[], Any], repeats: int = 3) -> tuple[float, float]:
     return times[0], min(times[1:])
 
 
-def matmul_rate(size: int) -> float:
-    """Measure floating-point operations a second of a float32 product of ``size x size``."""
+def matmul_rate(
+    size: int, dtype: str = "float32", *, precision: Literal["highest"] | None = "highest"
+) -> float:
+    """Measure floating-point operations a second of a product of ``size x size``.
+
+    A ``precision`` of None is the device's default, which is what networks are computed in.
+    """
     import jax
     import jax.numpy as jnp
 
-    a = jnp.ones((size, size), jnp.float32)
-    product = jax.jit(lambda x: jnp.matmul(x, x, precision=jax.lax.Precision.HIGHEST))
+    a = jnp.ones((size, size), dtype)
+    product = jax.jit(lambda x: jnp.matmul(x, x, precision=precision))
     return 2 * size**3 / best(lambda: product(a))[1]
 
 
@@ -123,7 +128,10 @@ def run_alone(
     except subprocess.TimeoutExpired:
         raise TimeoutError(f"{name}: stopped after {timeout:g} s") from None
     if done.returncode:
-        said = done.stderr[-_ERROR_CHARACTERS:] or f"exit status {done.returncode}"
+        said = done.stderr or f"exit status {done.returncode}"
+        if len(said) > 2 * _ERROR_CHARACTERS:
+            # The error is at the end, or, where the process was aborted, before a long trace.
+            said = f"{said[:_ERROR_CHARACTERS]}\n...\n{said[-_ERROR_CHARACTERS:]}"
         raise RuntimeError(f"{name} failed:\n{said}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found

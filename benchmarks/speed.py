@@ -55,9 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument(
         "--images",
-        action="store_true",
-        help="instead: encoders, training, features and augmentations in images a second, into "
-        "speed_images.md and .csv",
+        nargs="*",
+        metavar="NAME",
+        help="instead: encoders (training and features too) and augmentations, all or those named, "
+        "in images a second, into speed_images.md and .csv",
     )
     parser.add_argument(
         "--strategies",
@@ -88,14 +89,15 @@ def main(args: argparse.Namespace) -> int:
         raise ValueError("--strategies: expected --peers or --scale beside it")
     if args.timeout is not None and not args.scale:
         raise ValueError("--timeout: expected --scale beside it")
-    chosen = [kind for kind in ("peers", "scale", "images") if getattr(args, kind)]
+    chosen = [kind for kind in ("peers", "scale") if getattr(args, kind)]
+    chosen += ["images"] if args.images is not None else []
     name = "_".join(["speed", *chosen])
     refuse_to_replace(args.out / name, overwrite=args.overwrite)
-    if args.images:
-        from benchmarks.image_speed import measure_images
+    if args.images is not None:
+        from benchmarks.image_speed import image_names, measure_images
 
-        measure_images(args.out, quick=args.quick)
-        return 0
+        names = image_names(args.images, quick=args.quick)
+        return int(len(measure_images(args.out, names, quick=args.quick)) < len(names))
     if args.peers:
         peers.compare(args.strategies, args.out, quick=args.quick)
         return 0

@@ -218,7 +218,7 @@ def test_ask_makes_the_embedding_that_run_makes(data):
 @pytest.mark.parametrize(
     "strategy",
     [
-        name if name in ("ntkcpl", "margin", "coreset-hidden") else pytest.param(name, marks=slow)
+        name if name in ("margin", "coreset-hidden") else pytest.param(name, marks=slow)
         for name, strategy in sorted(STRATEGIES.items())
         if not strategy.oracle
     ],

@@ -37,6 +37,7 @@ def test_pretraining_writes_weights_and_a_report(pretrained):
         assert (pretrained / name).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_pretraining_goes_on_where_it_stood(pretrained, capsys):
     given = ["pretrain", *SMALL, "--limit", "96", "--batch-size", "48", "--epochs", "2"]
     before = lines_of(pretrained / "history.csv")

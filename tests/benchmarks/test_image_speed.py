@@ -18,6 +18,7 @@ def test_writes_the_table(tmp_path, cells):
     assert ["weak", "32", "32"] in [line[:3] for line in lines]
 
 
+@pytest.mark.slow
 def test_rates_of_a_small_encoder():
     row = image_speed._measure("conv4", "float32", True)
     assert row["forward"] > 0 and row["training"] > 0 and row["features"] > 0

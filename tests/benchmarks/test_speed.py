@@ -7,7 +7,13 @@ from benchmarks import speed, speed_cases
 from benchmarks.__main__ import main
 
 
-@pytest.mark.parametrize("case", list(speed_cases.CASES))
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=pytest.mark.slow) if case == "ntkcpl_round" else case
+        for case in speed_cases.CASES
+    ],
+)
 def test_measures(case):
     found = speed_cases.CASES[case](speed_cases.QUICK)
     assert found["first"] > 0 and found["seconds"] > 0 and found["peak_gib"] > 0

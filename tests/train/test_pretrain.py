@@ -19,6 +19,8 @@ from jaxal.train.pretrain import (
 from jaxal.train.probes import knn_accuracy
 from jaxal.train.schedules import ScheduleConfig
 
+slow = pytest.mark.slow
+
 KEY = jax.random.key(0)
 
 
@@ -93,7 +95,7 @@ def test_the_first_loss_is_that_of_two_views():
     assert -0.5 < found.history[0]["loss"] < 0.5
 
 
-@pytest.mark.parametrize("config", [SIMSIAM, SIMCLR])
+@pytest.mark.parametrize("config", [SIMSIAM, pytest.param(SIMCLR, marks=slow)])
 def test_same_key_same_weights_and_another_key_others(config):
     first, second = run(config), run(config)
     jax.tree.map(np.testing.assert_array_equal, first.variables, second.variables)
@@ -101,7 +103,7 @@ def test_same_key_same_weights_and_another_key_others(config):
     assert other.history != first.history
 
 
-@pytest.mark.parametrize("config", [SIMSIAM, SIMCLR])
+@pytest.mark.parametrize("config", [SIMSIAM, pytest.param(SIMCLR, marks=slow)])
 def test_a_stopped_training_goes_on_to_the_same_end(config, tmp_path):
     def stop(record):
         if record["epoch"] == 1:
@@ -163,6 +165,7 @@ def test_given_weights_are_started_from():
         run(config, variables=Tiny(8).init(KEY, shift(images[:1] / np.float32(255))))
 
 
+@slow
 def test_half_precision_trains_like_float32():
     plain, half = (run(SIMSIAM._replace(dtype=dtype)) for dtype in (None, "bfloat16"))
     assert half.history[-1]["loss"] == pytest.approx(plain.history[-1]["loss"], abs=0.05)

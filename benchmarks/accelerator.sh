@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# What wants an accelerator, on CIFAR-10: pre-train a ResNet-18 by SimSiam, compute its features,
+# and fine-tune it on few labels.
+#
+#   benchmarks/accelerator.sh IMAGES OUT [EPOCHS]
+#
+# IMAGES holds train.npy and test.npy, uint8 [n, 32, 32, 3], with train_labels.npy and
+# test_labels.npy. EPOCHS of pre-training are 100 unless given; the paper's are 800.
+set -euo pipefail
+images=$1 out=$2 epochs=${3:-100}
+cd "$(dirname "$0")/.."
+data=(--images "$images/train.npy" --labels "$images/train_labels.npy"
+    --test-images "$images/test.npy" --test-labels "$images/test_labels.npy"
+    --encoder resnet18_cifar)
+python3 -m benchmarks pretrain "${data[@]}" --method simsiam --scale paper --epochs "$epochs" \
+    --dtype bfloat16 --monitor-every 10 --out "$out/simsiam" --resume
+python3 -m benchmarks features "${data[@]}" --weights "$out/simsiam/encoder.npz" \
+    --out "$out/features"
+python3 -m benchmarks finetune "${data[@]}" --weights "$out/simsiam/encoder.npz" --scale cifar10 \
+    --dtype bfloat16 --num-labels 100 500 2000 --seeds 3 --out "$out/finetune" --resume
