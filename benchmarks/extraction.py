@@ -171,6 +171,6 @@ def _judge(images: Images, found: dict[str, tuple[np.ndarray, np.ndarray | None]
     )
     knn, linear = knn_accuracy(*given), linear_accuracy(jax.random.key(0), *given)
     return (
-        f"Of {len(given[2])} test images, by {len(rows)} of known class, a vote of the nearest "
+        f"Of {len(given[2])} {images.tested}, by {len(rows)} of known class, a vote of the nearest "
         f"neighbours gets {100 * knn:.1f} % right and a linear head {100 * linear:.1f} %."
     )

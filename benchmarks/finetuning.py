@@ -61,6 +61,8 @@ _SCALES: dict[str, tuple[FinetuneConfig, LpftConfig]] = {
     "cifar10": (FT_CIFAR10, LPFT_CIFAR10),
     "imagenet": (FT_IMAGENET, LPFT_IMAGENET),
 }
+# What the command line may change in the configurations.
+_CHANGES = ("epochs", "learning_rate", "head_learning_rate", "statistics", "dtype")
 _SETTINGS, _RESULTS = "settings.json", "results.csv"
 _OWN = (_SETTINGS, _RESULTS, "runs.json", "table.md", "accuracy.png", "curves.png")
 
@@ -81,6 +83,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "paper for a ResNet-50 (cifar10, imagenet) (default small)",
     )
     parser.add_argument("--epochs", type=int, metavar="N", help="of each stage, not the scale's")
+    parser.add_argument(
+        "--learning-rate", type=float, metavar="RATE", help="of the encoder, not the scale's"
+    )
+    parser.add_argument(
+        "--head-learning-rate", type=float, metavar="RATE", help="of the head, not the scale's"
+    )
+    parser.add_argument(
+        "--statistics",
+        choices=("trained", "frozen"),
+        help="whether batch normalisation learns from the few labelled images, or keeps the "
+        "encoder's statistics; not the scale's",
+    )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="to compute in")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 (default 3)")
     parser.add_argument("--out", type=Path, default=Path("results/finetune"), metavar="DIR")
@@ -152,8 +166,7 @@ def _open(args: argparse.Namespace, images: Images, encoder: LoadedEncoder) -> l
             "test": images.test.describe() if images.test is not None else None,
             "encoder": encoder_settings(encoder),
             "scale": args.scale,
-            "epochs": args.epochs,
-            "dtype": args.dtype,
+            **{name: getattr(args, name) for name in _CHANGES},
         }
     )
     out = args.out
@@ -263,6 +276,14 @@ def _configs(
 
     def changed(config: FinetuneConfig) -> FinetuneConfig:
         config = config._replace(augment=augment, dtype=args.dtype)
+        if args.learning_rate is not None and config.encoder is not None:
+            encoder = config.encoder._replace(learning_rate=args.learning_rate)
+            config = config._replace(encoder=encoder)
+        if args.head_learning_rate is not None:
+            head = config.head._replace(learning_rate=args.head_learning_rate)
+            config = config._replace(head=head)
+        if args.statistics is not None:
+            config = config._replace(freeze_stats=args.statistics == "frozen")
         if args.epochs is None:
             return config
         schedule = config.schedule
@@ -326,7 +347,7 @@ def _report(
     text = "\n\n".join(
         [
             f"# {encoder.name} on {images.name} from few labels",
-            f"Accuracy in percent on {len(images.test or ())} test images by number of random "
+            f"Accuracy in percent on {len(images.test or ())} {images.tested} by number of random "
             f"labels, mean ± sample standard deviation over {args.seeds} seeds; best mean bold.",
             markdown(lines),
             f"Seconds are the median, compilation included; device {describe_device()}.",

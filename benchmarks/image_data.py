@@ -79,6 +79,7 @@ def features_of_images(args: argparse.Namespace) -> argparse.Namespace:
         image_size=args.image_size,
         limit=None,
         test_limit=None,
+        holdout=None,
     )
     images = open_images(asked)
     if images.train.labels is None or images.test is None or images.test.labels is None:

@@ -41,6 +41,7 @@ class Images(NamedTuple):
     train: ImageSource
     test: ImageSource | None
     num_classes: int | None  # None where no class is known
+    tested: str = "test images"  # what the test set is, for reports
 
 
 class LoadedEncoder(NamedTuple):
@@ -90,6 +91,13 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--test-limit", type=int, metavar="N", help="only the first N of the test set"
+    )
+    parser.add_argument(
+        "--holdout",
+        type=int,
+        metavar="N",
+        help="test on N random images kept out of the pool (key 1), not on the test set, so that "
+        "choices can be compared without it",
     )
 
 
@@ -156,15 +164,31 @@ def open_images(args: argparse.Namespace) -> Images:
         name = args.images.stem
         train = open_npy(args.images, args.labels)
         test = args.test_images and open_npy(args.test_images, args.test_labels)
-    test = test or None
+    num_classes = _count_classes(train, test or None)
+    train, test = _choose_rows(args, train, test or None)
+    tested = "test images" if args.holdout is None else "images held out of the pool"
+    return Images(name, train, test, num_classes, tested)
+
+
+def _choose_rows(
+    args: argparse.Namespace, train: ImageSource, test: ImageSource | None
+) -> tuple[ImageSource, ImageSource | None]:
+    """Take the rows that --holdout, --limit and --test-limit leave."""
+    if args.holdout is not None:
+        if check_positive(args.holdout, "--holdout") >= len(train):
+            raise ValueError(
+                f"--holdout: expected less than the {len(train)} images, found {args.holdout}"
+            )
+        order = np.asarray(jax.random.permutation(jax.random.key(1), len(train)))
+        held, left = np.sort(order[: args.holdout]), np.sort(order[args.holdout :])
+        train, test = take(train, left), take(train, held)
     if test is not None and args.test_limit is not None:
         count = min(check_positive(args.test_limit, "--test-limit"), len(test))
         test = take(test, np.arange(count))
-    num_classes = _count_classes(train, test)
     if args.limit is not None and check_positive(args.limit, "--limit") < len(train):
         order = np.asarray(jax.random.permutation(jax.random.key(0), len(train)))
         train = take(train, np.sort(order[: args.limit]))
-    return Images(name, train, test, num_classes)
+    return train, test
 
 
 def _digits() -> tuple[ImageSource, ImageSource]:

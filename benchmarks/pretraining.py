@@ -289,7 +289,7 @@ def _report(
         [
             f"# {config.method} of {encoder.name} on {images.name}",
             f"{len(images.train)} images without labels; accuracies are shares of "
-            f"{len(judge.queries)} test images, by {len(judge.known)} of known class."
+            f"{len(judge.queries)} {images.tested}, by {len(judge.known)} of known class."
             if judge
             else f"{len(images.train)} images without labels.",
             markdown([["epoch", *names[1:]], *cells]),

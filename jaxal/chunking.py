@@ -10,9 +10,35 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jaxal.checks import check_positive
 
-__all__ = ["DEFAULT_CHUNK_SIZE", "map_rows"]
+__all__ = ["DEFAULT_CHUNK_SIZE", "map_rows", "next_power", "padded_rows"]
 
 DEFAULT_CHUNK_SIZE = 4096
+
+
+def next_power(count: int, least: int = 1) -> int:
+    """Give the power of two that ``count`` fits into, and no less than ``least``.
+
+    Arrays of such lengths let calls with ever more labelled samples share compiled programs.
+    """
+    return max(least, 1 << (count - 1).bit_length() if count > 0 else 1)
+
+
+def padded_rows(rows: np.ndarray, *, multiple: int = 1, fill: int | None = None) -> np.ndarray:
+    """Pad row numbers to a power of two times ``multiple``.
+
+    Args:
+      rows: ``[count]`` integers.
+      multiple: of which the length is a power of two.
+      fill: what follows; None for the first of them, or 0 where there are none.
+
+    Returns:
+      ``[length]`` int64.
+    """
+    if fill is None:
+        fill = rows[0] if len(rows) else 0
+    padded = np.full(multiple * next_power(-(-len(rows) // multiple)), fill, np.int64)
+    padded[: len(rows)] = rows
+    return padded
 
 
 def map_rows(

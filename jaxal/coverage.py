@@ -26,7 +26,7 @@ from jaxal.checks import (
     check_positive,
     check_weights,
 )
-from jaxal.chunking import map_rows
+from jaxal.chunking import map_rows, padded_rows
 from jaxal.unit_distances import as_tiles, fold_distances, unit_lengths, unit_squared_distances
 
 __all__ = [
@@ -91,10 +91,8 @@ def coverage_by(
     centres = check_indices(centres, len(x), "centres", unique=False)
     if len(centres) == 0:
         return jnp.zeros(len(x), jnp.float32)
-    blocks = 1 << (-(-len(centres) // _CENTRE_BLOCK) - 1).bit_length()
-    padded = np.full(blocks * _CENTRE_BLOCK, centres[0])
-    padded[: len(centres)] = centres
-    points = x[jnp.asarray(padded.reshape(blocks, _CENTRE_BLOCK))]
+    padded = padded_rows(centres, multiple=_CENTRE_BLOCK)
+    points = x[jnp.asarray(padded.reshape(-1, _CENTRE_BLOCK))]
     nearest = map_rows(functools.partial(_to_nearest, points), x, chunk_size=chunk_size)
     return _similarity(nearest, kernel, _as_radius(radius_squared))
 

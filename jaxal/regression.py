@@ -25,7 +25,6 @@ beneath it the steps are noise that grows with every commit.
 Where arguments are traced, as under `jax.jit`, their values are not looked at by any check.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -48,7 +47,7 @@ __all__ = [
 ]
 
 _DEFAULT_RIDGE = 1e-3  # of the mean diagonal
-_FOLDED_ROWS = 1024  # of the residual at once
+_CHUNK_ROWS = 1024  # of the residual at once
 _ROUNDING = 16  # epsilons of the mean diagonal: the least ridge
 
 
@@ -123,7 +122,8 @@ def posterior(
         _check_targets(targets, (count, num_outputs), "targets")
         ridge = _as_ridge(ridge, kernel_labeled, labeled)
         whiten, weights = _solve_labeled(kernel_labeled, labeled, targets, mean, ridge)
-        mean, residual = _condition(kernel_candidates, kernel_labeled, rows, mean, whiten, weights)
+        mean, whitened = _condition(kernel_labeled, mean, whiten, weights)
+        residual = _subtracted(kernel_candidates, whitened, rows)
     else:
         ridge = _as_ridge(ridge, kernel_candidates, rows)
     factor = jnp.zeros((n, capacity), dtype)
@@ -160,15 +160,9 @@ def _not_definite(ridge: jax.Array, mean_diagonal: np.floating | jax.Array) -> V
 @jax.jit
 @jax.default_matmul_precision("highest")
 def _condition(
-    kernel_candidates: jax.Array,
-    kernel_labeled: jax.Array,
-    rows: jax.Array,
-    mean: jax.Array,
-    whiten: jax.Array,
-    weights: jax.Array,
+    kernel_labeled: jax.Array, mean: jax.Array, whiten: jax.Array, weights: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    whitened = kernel_labeled @ whiten
-    return mean + kernel_labeled @ weights, kernel_candidates - whitened @ whitened[rows].T
+    return mean + kernel_labeled @ weights, kernel_labeled @ whiten
 
 
 @jax.default_matmul_precision("highest")
@@ -261,17 +255,17 @@ def fold(state: Posterior) -> Posterior:
     The residual given is donated: use the one returned. Holds nothing of its size beside it.
     """
     return state._replace(
-        residual=_fold(state.residual, state.factor, state.rows),
+        residual=_subtracted_in_place(state.residual, state.factor, state.rows),
         factor=jnp.zeros_like(state.factor),
         num_commits=jnp.zeros_like(state.num_commits),
     )
 
 
-@partial(jax.jit, donate_argnums=0)
 @jax.default_matmul_precision("highest")
-def _fold(residual: jax.Array, factor: jax.Array, rows: jax.Array) -> jax.Array:
+def _subtract_products(residual: jax.Array, factor: jax.Array, rows: jax.Array) -> jax.Array:
+    """Return ``residual - factor @ factor[rows].T`` without a product of its size."""
     n = len(residual)
-    size = min(_FOLDED_ROWS, n)
+    size = min(_CHUNK_ROWS, n)
     across = factor[rows].T
 
     def subtract(i: jax.Array, residual: jax.Array) -> jax.Array:
@@ -284,6 +278,10 @@ def _fold(residual: jax.Array, factor: jax.Array, rows: jax.Array) -> jax.Array:
         return jax.lax.dynamic_update_slice_in_dim(residual, chunk, start, 0)
 
     return jax.lax.fori_loop(0, -(-n // size), subtract, residual)
+
+
+_subtracted = jax.jit(_subtract_products)
+_subtracted_in_place = jax.jit(_subtract_products, donate_argnums=0)
 
 
 @jax.default_matmul_precision("highest")

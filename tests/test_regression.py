@@ -97,7 +97,7 @@ def test_folding_in_chunks_equals_folding_whole(x64, monkeypatch):
     kernel, targets, _ = problem(n=53, d=7)
     states = []
     for size in (4096, 10):
-        monkeypatch.setattr(regression, "_FOLDED_ROWS", size)
+        monkeypatch.setattr(regression, "_CHUNK_ROWS", size)
         jax.clear_caches()
         state = state_for(kernel, targets, np.arange(5), np.arange(5, 40), 6)
         for column in range(6):

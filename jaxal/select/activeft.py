@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from jaxal.checks import check_choice, check_number, check_positive
-from jaxal.chunking import DEFAULT_CHUNK_SIZE, map_rows
+from jaxal.chunking import DEFAULT_CHUNK_SIZE, map_rows, padded_rows
 from jaxal.scaling import unit_rows
 from jaxal.select.base import Pool, Strategy, check_pool, free_mask, unlabeled
 
@@ -133,8 +133,7 @@ def select_activeft(
 
 def _fixed(x: jax.Array, labeled: np.ndarray, temperature: float) -> _Fixed:
     """Gather the labelled samples, padded to a power of two so that rounds share programs."""
-    padded = np.zeros(1 << max(len(labeled) - 1, 0).bit_length(), np.int64)
-    padded[: len(labeled)] = labeled
+    padded = padded_rows(labeled)
     real = jnp.arange(len(padded)) < len(labeled)
     rows, ids = x[padded], np.arange(len(padded), dtype=np.int32)
 

@@ -28,7 +28,7 @@ import numpy as np
 from jax.lax.linalg import triangular_solve
 
 from jaxal.checks import check_choice, check_number, check_positive
-from jaxal.chunking import DEFAULT_CHUNK_SIZE, map_rows
+from jaxal.chunking import DEFAULT_CHUNK_SIZE, map_rows, padded_rows
 from jaxal.scaling import range_scale
 from jaxal.select.bait_prune import information, prune
 from jaxal.select.bait_roots import ROOTS
@@ -188,8 +188,7 @@ def _weights(num_labeled: int, batch_size: int, labeled_weight: str) -> tuple[fl
 
 def _padded(hidden: jax.Array, root: jax.Array, rows: np.ndarray) -> tuple[jax.Array, jax.Array]:
     """Take rows, and rows without information up to a power of two: rounds share programs."""
-    padded = np.zeros(1 << (len(rows) - 1).bit_length(), np.int64)
-    padded[: len(rows)] = rows
+    padded = padded_rows(rows)
     real = jnp.arange(len(padded)) < len(rows)
     return hidden[padded], root[padded] * real[:, None, None]
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxal.checks import check_choice, check_positive
-from jaxal.chunking import DEFAULT_CHUNK_SIZE, map_rows
+from jaxal.chunking import DEFAULT_CHUNK_SIZE, map_rows, padded_rows
 from jaxal.scaling import range_scale
 from jaxal.select.base import Pool, Strategy, check_pool
 
@@ -85,10 +85,8 @@ def _centred(x: jax.Array) -> jax.Array:
 
 def _padded_rows(x: jax.Array, rows: np.ndarray) -> jax.Array:
     """Take rows as ``[blocks, block, d]``, repeating the first up to a power of two of blocks."""
-    blocks = 1 << (-(-len(rows) // _CENTRE_BLOCK) - 1).bit_length()
-    padded = np.full(blocks * _CENTRE_BLOCK, rows[0])
-    padded[: len(rows)] = rows
-    return x[jnp.asarray(padded.reshape(blocks, _CENTRE_BLOCK))]
+    padded = padded_rows(rows, multiple=_CENTRE_BLOCK)
+    return x[jnp.asarray(padded.reshape(-1, _CENTRE_BLOCK))]
 
 
 def _marked(rows: np.ndarray, n: int) -> np.ndarray:

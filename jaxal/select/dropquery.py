@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxal.checks import check_number, check_positive
-from jaxal.chunking import DEFAULT_CHUNK_SIZE, map_rows
+from jaxal.chunking import DEFAULT_CHUNK_SIZE, map_rows, next_power
 from jaxal.clustering import kmeans
 from jaxal.models.heads import DenseHead
 from jaxal.scaling import range_scale, unit_rows
@@ -126,7 +126,8 @@ def dropout_disagreements(
     """Count how often dropout on the features changes the class that a head predicts.
 
     Dropout sets each feature to zero with probability ``dropout_rate`` and divides the others by
-    ``1 - dropout_rate``. The masks of a row depend on the key and the row's index only.
+    ``1 - dropout_rate``. The masks of a row depend on the key and the row's index only; their
+    probability is rounded to a multiple of 2⁻¹⁶.
 
     Args:
       key: the masks.
@@ -158,6 +159,7 @@ def dropout_disagreements(
         trained.variables,
         jnp.float32(dropout_rate),
         head=trained.head,
+        bits=8 if (256 * dropout_rate) % 1 == 0 else 16,
     )
     rows = np.arange(n, dtype=np.int32)
     return map_rows(count, features, rows, chunk_size=chunk_size, dtype=jnp.float32)
@@ -170,7 +172,7 @@ def _check_dropout(num_predictions: int, dropout_rate: float) -> None:
         raise ValueError(f"dropout_rate: expected a number below 1, found {dropout_rate!r}")
 
 
-@functools.partial(jax.jit, static_argnames="head")
+@functools.partial(jax.jit, static_argnames=("head", "bits"))
 def _count(
     keys: jax.Array,
     variables: Any,
@@ -179,24 +181,30 @@ def _count(
     rows: jax.Array,
     *,
     head: DenseHead,
+    bits: int,
 ) -> jax.Array:
     """Disagreements ``[chunk]`` of the pool's ``rows``, whose features are ``x [chunk, d]``."""
     x = x.astype(jnp.float32)
     plain = jnp.argmax(head.apply(variables, x)[0], axis=1)
 
     def differs(key: jax.Array) -> jax.Array:
-        def keep(row: jax.Array) -> jax.Array:
-            return jax.random.bernoulli(jax.random.fold_in(key, row), 1 - rate, x.shape[1:])
-
-        dropped = jnp.where(jax.vmap(keep)(rows), x / (1 - rate), 0)
+        kept = jax.vmap(lambda row: _kept(jax.random.fold_in(key, row), x.shape[1], rate, bits))
+        dropped = jnp.where(kept(rows), x / (1 - rate), 0)
         return jnp.argmax(head.apply(variables, dropped)[0], axis=1) != plain
 
     return jnp.sum(jax.lax.map(differs, keys), axis=0, dtype=jnp.int32)
 
 
+def _kept(key: jax.Array, count: int, rate: jax.Array, bits: int) -> jax.Array:
+    """Draw which of ``count`` features stay, from ``bits`` random bits each: most of the time."""
+    words = jax.random.bits(key, (-(-count * bits // 32),), jnp.uint32)
+    parts = (words[:, None] >> jnp.arange(0, 32, bits, jnp.uint32)) & jnp.uint32(2**bits - 1)
+    return parts.ravel()[:count] < jnp.round((1 - rate) * 2**bits).astype(jnp.uint32)
+
+
 def _padded(features: ArrayLike, rows: np.ndarray) -> jax.Array:
     """Take rows in float32, and the first again up to a power of two or the size of the pool."""
-    capacity = max(_SMALLEST_CAPACITY, 1 << (len(rows) - 1).bit_length())
+    capacity = next_power(len(rows), _SMALLEST_CAPACITY)
     padded = np.full(min(capacity, np.shape(features)[0]), rows[0])
     padded[: len(rows)] = rows
     if isinstance(features, jax.Array):

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxal.checks import check_choice, check_number, check_positive
-from jaxal.chunking import map_rows
+from jaxal.chunking import map_rows, padded_rows
 from jaxal.kernels.dense import DenseLayer, apply_layers, dense_ntk
 from jaxal.models.heads import head_layers
 from jaxal.regression import pivot
@@ -127,7 +127,7 @@ def select_lookahead(
     model, r = _model(layers, x, outputs_, pool, candidates, supposed, ridge)
     if baseline == "linearized":
         model = model._replace(weights=jnp.zeros_like(model.weights))
-    padded = _padded(labeled)
+    padded = padded_rows(labeled)
     blocks = _columns(layers, x, np.concatenate([candidates, padded]), samples, chunk_size)
     if sequential:
         positions, scores = _one_by_one(
@@ -164,15 +164,6 @@ def _draw(key: jax.Array, rows: np.ndarray, count: int | None) -> np.ndarray:
     if count is None or count >= len(rows):
         return rows
     return np.sort(rows[np.asarray(jax.random.permutation(key, len(rows)))[:count]])
-
-
-def _padded(rows: np.ndarray) -> np.ndarray:
-    """Repeat the first row up to a power of two of rows, so that rounds share programs."""
-    if len(rows) == 0:
-        return np.zeros(1, np.int64)
-    padded = np.full(1 << (len(rows) - 1).bit_length(), rows[0])
-    padded[: len(rows)] = rows
-    return padded
 
 
 def _network(
@@ -214,7 +205,7 @@ def _model(
 ) -> tuple[_Model, jax.Array]:
     """Fit the labelled samples, in float64 on the host, and see what it gives the candidates."""
     labeled = np.asarray(pool.labeled)
-    count, padded = len(labeled), _padded(labeled)
+    count, padded = len(labeled), padded_rows(labeled)
     diagonal = _diagonal(layers, x[candidates])
     whiten = np.zeros((len(padded), len(padded)))
     weights = np.zeros((len(padded), outputs.shape[1]))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxal.checks import check_choice, check_positive
+from jaxal.chunking import next_power
 from jaxal.clustering import kmeans
 from jaxal.neighbors import nearest_neighbors
 from jaxal.scaling import unit_rows
@@ -177,7 +178,7 @@ def _typicality(
         return np.zeros(len(rows), np.float32)
     # Padding to a power of two, with one point farther away than any neighbour, lets clusters of
     # all sizes share a few compiled programs.
-    size = 1 << max(len(rows) - 1, num_neighbors + 1).bit_length()
+    size = next_power(max(len(rows), num_neighbors + 2))
     padded = np.full(size, -1)
     padded[: len(rows)] = rows
     points = _gathered(x, jnp.asarray(padded))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxal.chunking import next_power
 from jaxal.data.sources import ImageSource
 from jaxal.sharding import batch_sharding, local_rows, replicate, replicated_sharding, shard_batch
 
@@ -42,7 +43,7 @@ Loader = Callable[[Iterable[RowBatch]], Iterator[dict[str, Any]]]
 
 def next_capacity(count: int) -> int:
     """Give the power of two, 16 or more, that ``count`` rows are padded to."""
-    return max(_SMALLEST_CAPACITY, 1 << (count - 1).bit_length())
+    return next_power(count, _SMALLEST_CAPACITY)
 
 
 def even_batches(

@@ -18,7 +18,7 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxal.checks import check_features, check_indices, check_labels, check_positive
-from jaxal.chunking import DEFAULT_CHUNK_SIZE, map_rows
+from jaxal.chunking import DEFAULT_CHUNK_SIZE, map_rows, next_power
 from jaxal.models.heads import DenseHead
 
 __all__ = [
@@ -139,7 +139,7 @@ def train_head(
     if len(rows) == 0:
         raise ValueError("labeled: expected at least one labelled row to train on, found none")
     if capacity is None:
-        capacity = max(_SMALLEST_CAPACITY, 1 << (len(rows) - 1).bit_length())
+        capacity = next_power(len(rows), _SMALLEST_CAPACITY)
     elif check_positive(capacity, "capacity") < len(rows):
         raise ValueError(f"capacity: expected at least {len(rows)}, found {capacity}")
     x = _gather(features, rows, capacity)

@@ -1,5 +1,6 @@
 """The commands that work from images, on the digits and on files."""
 
+import argparse
 import csv
 import json
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.images import add_images, open_images
 from jaxal.models.saved import load_variables
 
 SMALL = ["--dataset", "digits", "--size", "16", "--width", "4", "--test-limit", "60"]
@@ -117,6 +119,7 @@ def test_files_and_folders_of_images(tmp_path):
         (["pretrain", *SMALL, "--method", "simclr", "--scale", "imagenet"], "--scale"),
         (["finetune", *SMALL, "--num-labels", "2000"], "--num-labels: expected at most"),
         (["finetune", *SMALL, "--seeds", "0"], "--seeds"),
+        (["features", *SMALL, "--holdout", "1297"], "--holdout: expected less than the 1297"),
         (["features", "--test-folder", "x"], "--folder: expected beside --test-folder"),
     ],
 )
@@ -130,3 +133,36 @@ def test_one_fine_tuning_and_its_settings(pretrained, tmp_path):
     given = ["finetune", *SMALL, "--methods", "lp", "--seeds", "1", "--epochs", "1"]
     assert main([*given, "--num-labels", "10", "--out", str(tmp_path)]) == 0
     assert json.loads((tmp_path / "settings.json").read_text())["scale"] == "small"
+
+
+def test_images_held_out_are_those_that_the_pool_lacks():
+    def opened(*given):
+        parser = argparse.ArgumentParser()
+        add_images(parser)
+        return open_images(parser.parse_args(["--dataset", "digits", *given]))
+
+    whole, parted = opened(), opened("--holdout", "300")
+    assert (len(parted.train), len(parted.test), parted.num_classes) == (997, 300, 10)
+    both = [
+        np.column_stack([source.load(np.arange(len(source))).reshape(len(source), -1), y])
+        for source, y in [(s, s.labels) for s in (parted.train, parted.test, whole.train)]
+    ]
+    found, wanted = np.concatenate(both[:2]), both[2]
+    np.testing.assert_array_equal(found[np.lexsort(found.T)], wanted[np.lexsort(wanted.T)])
+    assert parted.tested != whole.tested
+
+
+def test_ntkcpl_chooses_among_images(pretrained, tmp_path, capsys):
+    given = ["ntkcpl", "--dataset", "digits", "--encoder", "conv4", "--size", "16", "--width", "4"]
+    given += ["--weights", str(pretrained / "encoder.npz"), "--cache", str(tmp_path / "features")]
+    given += ["--strategies", "random", "ntkcpl", "--seeds", "1", "--budgets", "10", "10"]
+    assert main([*given, "--out", str(tmp_path / "out")]) == 0
+    rows = lines_of(tmp_path / "out" / "results.csv")
+    assert [(row["strategy"], row["num_labels"]) for row in rows] == [
+        (name, count) for name in ("random", "ntkcpl") for count in ("10", "20")
+    ]
+    assert np.load(tmp_path / "features" / "train.npy").shape == (1297, 4)
+    assert "conv4 (encoder.npz)" in (tmp_path / "out" / "table.md").read_text()
+    capsys.readouterr()
+    assert main([*given[:7], "--out", str(tmp_path / "other")]) == 2
+    assert "--weights" in capsys.readouterr().err

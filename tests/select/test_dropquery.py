@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,19 +34,23 @@ def make_pool(seed=0, num_labeled=10, hidden=()):
     return pool._replace(trained=TrainedHead(head, variables, jnp.zeros(1)))
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="rate")
 def kept(key, rate):
     """What one prediction keeps, ``[n, d]``: the random numbers that the library draws."""
 
+    bits = 8 if 256 * rate == int(256 * rate) else 16
+
     def keep(row):
-        return jax.random.bernoulli(jax.random.fold_in(key, row), 1 - rate, (D,))
+        words = jax.random.bits(jax.random.fold_in(key, row), (-(-D * bits // 32),), jnp.uint32)
+        whole = [words >> first & (2**bits - 1) for first in range(0, 32, bits)]
+        return jnp.stack(whole, axis=1).reshape(-1)[:D] < round((1 - rate) * 2**bits)
 
     return jax.vmap(keep)(jnp.arange(N))
 
 
 def masks(key, num_predictions, rate):
     keys = jax.random.split(key, num_predictions)
-    return np.stack([kept(key, jnp.float32(rate)) for key in keys])
+    return np.stack([kept(key, rate) for key in keys])
 
 
 def reference_counts(key, pool, num_predictions, rate):
