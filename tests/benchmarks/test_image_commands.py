@@ -158,7 +158,7 @@ def test_ntkcpl_chooses_among_images(pretrained, tmp_path, capsys):
     given += ["--strategies", "random", "ntkcpl", "--seeds", "1", "--budgets", "10", "10"]
     assert main([*given, "--out", str(tmp_path / "out")]) == 0
     rows = lines_of(tmp_path / "out" / "results.csv")
-    assert [(row["strategy"], row["num_labels"]) for row in rows] == [
+    assert [(row["strategy"], row["num_labeled"]) for row in rows] == [
         (name, count) for name in ("random", "ntkcpl") for count in ("10", "20")
     ]
     assert np.load(tmp_path / "features" / "train.npy").shape == (1297, 4)

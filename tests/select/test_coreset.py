@@ -23,14 +23,16 @@ def reference(x, labeled, batch_size):
     return chosen[len(labeled) :], radii
 
 
-@pytest.mark.parametrize("num_labeled", [0, 1, 40, 300])
-def test_equals_dense_numpy(num_labeled):
+@pytest.mark.parametrize(
+    ("num_labeled", "batch_size"), [(0, 1), (0, 50), (1, 50), (40, 1), (40, 50), (300, 100)]
+)
+def test_equals_dense_numpy(num_labeled, batch_size):
     rng = np.random.default_rng(num_labeled)
     x = rng.normal(size=(400, 6)) + 20
     labeled = rng.permutation(400)[:num_labeled]
     pool = Pool(x, 2, labeled, np.zeros(num_labeled, int))
-    picks, info = select_coreset(KEY, pool, batch_size=50, chunk_size=64)
-    expected, radii = reference(x, labeled, 50)
+    picks, info = select_coreset(KEY, pool, batch_size=batch_size, chunk_size=64)
+    expected, radii = reference(x, labeled, batch_size)
     np.testing.assert_array_equal(picks, expected)
     np.testing.assert_allclose(info.distances, radii, rtol=1e-4)
 

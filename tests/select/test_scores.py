@@ -27,28 +27,28 @@ def expected(scores, pool, batch_size):
     return rows[:batch_size]
 
 
-@pytest.mark.parametrize("chunk_size", [7, 4096])
-def test_margin(pool, chunk_size):
+@pytest.mark.parametrize(("batch_size", "chunk_size"), [(1, 4096), (58, 4096), (58, 7)])
+def test_margin(pool, batch_size, chunk_size):
     top = np.sort(pool.probs.astype(float), axis=1)
     scores = top[:, -1] - top[:, -2]
-    picks, info = select_margin(KEY, pool, batch_size=58, chunk_size=chunk_size)
-    np.testing.assert_array_equal(picks, expected(scores, pool, 58))
+    picks, info = select_margin(KEY, pool, batch_size=batch_size, chunk_size=chunk_size)
+    np.testing.assert_array_equal(picks, expected(scores, pool, batch_size))
     np.testing.assert_allclose(info.scores, scores[picks], atol=1e-6)
 
 
-@pytest.mark.parametrize("chunk_size", [7, 4096])
-def test_entropy(pool, chunk_size):
+@pytest.mark.parametrize(("batch_size", "chunk_size"), [(1, 4096), (58, 4096), (58, 7)])
+def test_entropy(pool, batch_size, chunk_size):
     scores = entropy(pool.probs.astype(float), axis=1)
-    picks, info = select_entropy(KEY, pool, batch_size=58, chunk_size=chunk_size)
-    np.testing.assert_array_equal(picks, expected(-scores, pool, 58))
+    picks, info = select_entropy(KEY, pool, batch_size=batch_size, chunk_size=chunk_size)
+    np.testing.assert_array_equal(picks, expected(-scores, pool, batch_size))
     np.testing.assert_allclose(info.scores, scores[picks], atol=1e-5)
 
 
-@pytest.mark.parametrize("chunk_size", [7, 4096])
-def test_least_confidence(pool, chunk_size):
+@pytest.mark.parametrize(("batch_size", "chunk_size"), [(1, 4096), (58, 4096), (58, 7)])
+def test_least_confidence(pool, batch_size, chunk_size):
     scores = pool.probs.max(axis=1)
-    picks, info = select_least_confidence(KEY, pool, batch_size=58, chunk_size=chunk_size)
-    np.testing.assert_array_equal(picks, expected(scores, pool, 58))
+    picks, info = select_least_confidence(KEY, pool, batch_size=batch_size, chunk_size=chunk_size)
+    np.testing.assert_array_equal(picks, expected(scores, pool, batch_size))
     np.testing.assert_array_equal(info.scores, scores[np.asarray(picks)])
 
 

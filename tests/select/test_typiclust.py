@@ -39,7 +39,9 @@ def check_picks(x, labeled, picks, max_clusters=500):
     return clusters
 
 
-@pytest.mark.parametrize(("num_labeled", "batch_size"), [(0, 6), (5, 20), (30, 270)])
+@pytest.mark.parametrize(
+    ("num_labeled", "batch_size"), [(0, 1), (0, 6), (5, 1), (5, 20), (30, 270)]
+)
 def test_follows_dense_numpy(num_labeled, batch_size):
     rng = np.random.default_rng(num_labeled)
     means = rng.normal(size=(8, 6)) * 3
