@@ -34,8 +34,8 @@ def linear_agreement(features: np.ndarray, reference: np.ndarray, *, seed: int =
     if len(fitted) <= features.shape[1] + 1:
         needed = 4 * (features.shape[1] + 2) // 3 + 1
         raise ValueError(f"features: expected at least {needed} rows, found {len(features)}")
-    x = np.column_stack([np.float64(features), np.ones(len(features))])
-    y = np.float64(reference)
+    x = np.column_stack([features, np.ones(len(features))]).astype(np.float64)
+    y = np.asarray(reference, np.float64)
     found = np.linalg.lstsq(x[fitted], y[fitted], rcond=None)[0]
     variance = np.sum((y[judged] - y[judged].mean(0)) ** 2)
     if not variance > 0:
