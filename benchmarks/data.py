@@ -2,12 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.format import open_memmap
 
 from jaxal.checks import check_features, check_labels, check_positive
+from jaxal.data import open_tfds
 
 __all__ = [
     "ENCODERS",
@@ -72,9 +73,7 @@ def load_array(path: str | Path, *, mapped: bool = False) -> np.ndarray:
 
 
 def tfds_labels(dataset: str, split: str, data_dir: str | Path) -> np.ndarray:
-    """Read labels that tensorflow-datasets prepared, without TensorFlow.
-
-    Preparation shuffles; the field ``id``, such as ``b"train_16399"``, gives each one's row.
+    """Read the labels of a data set that tensorflow-datasets prepared, in its original order.
 
     Args:
       dataset: "cifar10" or "cifar100".
@@ -85,36 +84,13 @@ def tfds_labels(dataset: str, split: str, data_dir: str | Path) -> np.ndarray:
       ``[n]`` int32, by row of the original order.
 
     Raises:
-      ValueError: it is not prepared there, or the rows are not 0..n-1.
+      ValueError: it is not prepared there, or nothing says which row an image is.
     """
-    if not (Path(data_dir) / dataset).is_dir():
-        raise ValueError(
-            f"{data_dir}: expected {dataset} as tensorflow-datasets prepares it, found none"
-        )
-    import tensorflow_datasets as tfds
-
-    try:
-        decoders: Any = {"image": tfds.decode.SkipDecoding()}
-        source = tfds.data_source(
-            dataset, split=split, data_dir=str(data_dir), download=False, decoders=decoders
-        )
-        entries = [(_row(entry["id"]), int(entry["label"])) for entry in source]
-    except (OSError, AssertionError, KeyError, NotImplementedError) as error:
-        raise ValueError(
-            f"{data_dir}: expected {dataset} as tensorflow-datasets prepares it for "
-            f"data_source (array_record), found {error!r}"
-        ) from error
-    rows, labels = np.array(entries, np.int64).reshape(-1, 2).T
-    if not np.array_equal(np.sort(rows), np.arange(len(rows))):
-        raise ValueError(f"{data_dir}: expected the ids of {dataset} to number its rows from 0")
-    ordered = np.empty(len(rows), np.int32)
-    ordered[rows] = labels
-    return ordered
-
-
-def _row(name: Any) -> int:
-    text = name.decode() if isinstance(name, bytes) else str(name)
-    return int(text.rsplit("_", 1)[-1])
+    source = open_tfds(dataset, split, data_dir)
+    if source.labels is None or source.describe()["order"] != "id":
+        raise ValueError(f"{data_dir}: expected {dataset} with labels and ids that number its rows")
+    labels: np.ndarray = source.labels
+    return labels
 
 
 def check_data(
