@@ -16,6 +16,7 @@ from jax.typing import ArrayLike, DTypeLike
 __all__ = [
     "check_batch_size",
     "check_choice",
+    "check_count",
     "check_features",
     "check_finite",
     "check_indices",
@@ -198,13 +199,22 @@ def check_batch_size(batch_size: int, available: int, name: str = "batch_size") 
 
 
 def check_positive(value: int, name: str) -> int:
-    """Check a count.
+    """Check a count that has to be one or more.
 
     Raises:
       ValueError: not a whole number of at least one.
     """
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name}: expected a whole number of at least 1, found {value!r}")
+    return check_count(value, name, least=1)
+
+
+def check_count(value: int, name: str, *, least: int = 0) -> int:
+    """Check a count.
+
+    Raises:
+      ValueError: not a whole number of at least ``least``.
+    """
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name}: expected a whole number of at least {least}, found {value!r}")
     return int(value)
 
 

@@ -5,17 +5,27 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-__all__ = ["check_path", "describe", "fingerprint", "plain", "read_record", "write_record"]
+__all__ = [
+    "check_path",
+    "describe",
+    "fingerprint",
+    "plain",
+    "read_record",
+    "replacing",
+    "write_record",
+]
 
 _CHUNK_BYTES = 1 << 26
+# Larger arrays among settings are compared by their fingerprints.
+_LISTED_ELEMENTS = 1000
 
 
 def plain(value: Any, name: str = "value") -> Any:
@@ -37,13 +47,14 @@ def plain(value: Any, name: str = "value") -> Any:
 def describe(value: Any, name: str = "settings") -> Any:
     """Turn settings into what JSON can hold and compare.
 
-    As `plain`, and beside that a path becomes its string, NaN and infinities their names, and a
-    function its qualified name: what it does is not compared.
+    As `plain`, and beside that a path becomes its string, NaN and infinities their names, a
+    function its qualified name (what it does is not compared), and an array of more than 1,000
+    elements its `fingerprint`.
 
     Raises:
       ValueError: something else is in it.
     """
-    return _walk(value, name, _named)
+    return _walk(value, name, _named, _LISTED_ELEMENTS)
 
 
 def fingerprint(x: ArrayLike) -> dict[str, Any]:
@@ -87,6 +98,37 @@ def check_path(path: str | Path) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a file that replaces the one at ``path`` when the context ends without an error.
+
+    A crash at any moment leaves the old file or the new one.
+
+    Args:
+      path: in a folder that exists.
+
+    Returns:
+      A context that gives the new file, open for writing bytes.
+
+    Raises:
+      ValueError: a path that no file can have.
+    """
+    path = check_path(path)
+    # Next to the file, since a rename is atomic within one file system only.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_folder(path.parent)
+
+
 def write_record(path: str | Path, content: Any, settings: Mapping[str, Any]) -> None:
     """Replace the file at ``path``: a crash at any moment leaves the old one or the new one.
 
@@ -98,22 +140,10 @@ def write_record(path: str | Path, content: Any, settings: Mapping[str, Any]) ->
     Raises:
       ValueError: content or settings that JSON cannot hold, or a path that no file can have.
     """
-    path = check_path(path)
     record = {"settings": describe(settings), "content": _walk(content, "content", _null)}
     text = json.dumps(record, allow_nan=False)
-    # Next to the file, since a rename is atomic within one file system only.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    _sync_folder(path.parent)
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def read_record(path: str | Path, settings: Mapping[str, Any]) -> Any:
@@ -134,18 +164,24 @@ def read_record(path: str | Path, settings: Mapping[str, Any]) -> Any:
     return content
 
 
-def _walk(value: Any, name: str, leaf: Callable[[Any, str], Any]) -> Any:
-    """Rebuild a value from plain collections, ``leaf`` saying what becomes of most else."""
+def _walk(value: Any, name: str, leaf: Callable[[Any, str], Any], listed: float = math.inf) -> Any:
+    """Rebuild a value from plain collections, ``leaf`` saying what becomes of most else.
+
+    Arrays of up to ``listed`` elements become lists, larger ones their fingerprints.
+    """
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, np.ndarray | np.generic | jax.Array):
-        return _walk(np.asarray(value).tolist(), name, leaf)
+        array = np.asarray(value)
+        if array.size > listed and array.dtype != object:
+            return fingerprint(array)
+        return _walk(array.tolist(), name, leaf)
     if hasattr(value, "_asdict"):
         value = value._asdict()
     if isinstance(value, Mapping):
-        return {str(key): _walk(item, f"{name}.{key}", leaf) for key, item in value.items()}
+        return {str(key): _walk(item, f"{name}.{key}", leaf, listed) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_walk(item, f"{name}[{i}]", leaf) for i, item in enumerate(value)]
+        return [_walk(item, f"{name}[{i}]", leaf, listed) for i, item in enumerate(value)]
     return leaf(value, name)
 
 

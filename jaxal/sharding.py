@@ -9,6 +9,7 @@ Several processes (`jax.distributed.initialize`) each hand over their own rows o
 process its rows are the batch.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,11 +46,16 @@ def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
       The mesh.
 
     Raises:
-      ValueError: no devices, or one of them twice.
+      ValueError: no devices, one of them twice, or more of one process than of another.
     """
     found = jax.devices() if devices is None else list(devices)
     if not found or len(set(found)) < len(found):
         raise ValueError(f"devices: expected distinct devices, one or more, found {found}")
+    counts = Counter(device.process_index for device in found)
+    if len(set(counts.values())) > 1:
+        raise ValueError(
+            f"devices: expected equally many of each process, found {dict(counts)} by process"
+        )
     return Mesh(np.asarray(found), (DATA_AXIS,))
 
 

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from jaxal import records
-from jaxal.records import check_path, describe, fingerprint, plain, read_record, write_record
+from jaxal.records import (
+    check_path,
+    describe,
+    fingerprint,
+    plain,
+    read_record,
+    replacing,
+    write_record,
+)
 
 
 class Pair(NamedTuple):
@@ -99,6 +107,38 @@ def test_settings_may_be_paths_and_functions(tmp_path):
     write_record(tmp_path / "run.json", 0, settings)
     with pytest.raises(ValueError, match=r"f: expected 'jaxal.records.plain', found 'jaxal.rec"):
         read_record(tmp_path / "run.json", {**settings, "f": plain})
+
+
+def test_large_arrays_among_settings_are_their_fingerprints(tmp_path):
+    small, large = np.arange(1000), np.random.default_rng(0).normal(size=(1001, 4))
+    settings = {"small": small, "nested": [Pair(jnp.asarray(large), large)]}
+    mark = fingerprint(large)
+    assert describe(settings) == {
+        "small": small.tolist(),
+        "nested": [{"left": fingerprint(jnp.asarray(large)), "right": mark}],
+    }
+    write_record(tmp_path / "run.json", {"x": large}, settings)
+    found = read_record(tmp_path / "run.json", settings)
+    np.testing.assert_array_equal(found["x"], large)
+    other = {**settings, "nested": [Pair(jnp.asarray(large), large + 1)]}
+    with pytest.raises(ValueError, match=r"nested: .*sha256"):
+        read_record(tmp_path / "run.json", other)
+    with pytest.raises(ValueError, match=r"settings.o\[0\]: expected .* found object"):
+        describe({"o": np.array([object()] * 1001)})
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError), replacing(path) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    with replacing(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
 
 
 def test_paths_that_cannot_be_are_named(tmp_path):

@@ -1,5 +1,7 @@
 """On one device here; tests/train/test_step.py covers several devices and processes."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,6 +91,19 @@ def test_bad_batches_are_named(given, message):
         pad_batch(given, 2)
     with pytest.raises(ValueError, match=message):
         shard_batch(data_mesh(), given)
+
+
+class Device(NamedTuple):
+    """A device of some process."""
+
+    id: int
+    process_index: int
+
+
+def test_processes_of_different_sizes_are_named():
+    devices = [Device(0, 0), Device(1, 0), Device(2, 1)]
+    with pytest.raises(ValueError, match=r"devices: .*each process, found {0: 2, 1: 1}"):
+        data_mesh(devices)
 
 
 def test_bad_meshes_are_named():

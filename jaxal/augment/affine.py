@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxal.augment.base import check_image, check_share
+from jaxal.checks import check_choice
 
 __all__ = [
     "Resample",
@@ -53,14 +54,11 @@ def affine(
     """
     x = check_image(image)
     check_share(fill, "fill")
+    check_choice(resample, "resample", Resample)
     m = jnp.asarray(matrix, jnp.float32)
     if m.shape != (6,):
         raise ValueError(f"matrix: expected 6 numbers, found shape {m.shape}")
-    if resample == "nearest":
-        return _nearest(x, m, fill)
-    if resample == "bilinear":
-        return _bilinear(x, m, fill)
-    raise ValueError(f'resample: expected "nearest" or "bilinear", found {resample!r}')
+    return _nearest(x, m, fill) if resample == "nearest" else _bilinear(x, m, fill)
 
 
 def rotate(
@@ -71,8 +69,14 @@ def rotate(
     Args:
       image: ``[h, w, c]``.
       degrees: the angle.
-      resample: how an image is read between its pixels.
-      fill: what lies outside.
+      resample: as in `affine`.
+      fill: as in `affine`.
+
+    Returns:
+      ``[h, w, c]``.
+
+    Raises:
+      ValueError: as `affine`.
     """
     x = check_image(image)
     return affine(x, rotation_matrix(degrees, *x.shape[:2]), resample=resample, fill=fill)
@@ -81,21 +85,60 @@ def rotate(
 def shear_x(
     image: ArrayLike, factor: ArrayLike, *, resample: Resample = "nearest", fill: float = 0.0
 ) -> jax.Array:
-    """Move row y to the left by ``factor · y``: PIL's matrix (1, factor, 0, 0, 1, 0)."""
+    """Move row y to the left by ``factor · y``: PIL's matrix (1, factor, 0, 0, 1, 0).
+
+    Args:
+      image: ``[h, w, c]``.
+      factor: pixels a row; below 0 to the right.
+      resample: as in `affine`.
+      fill: as in `affine`.
+
+    Returns:
+      ``[h, w, c]``.
+
+    Raises:
+      ValueError: as `affine`.
+    """
     return affine(image, shear_matrix(x=factor), resample=resample, fill=fill)
 
 
 def shear_y(
     image: ArrayLike, factor: ArrayLike, *, resample: Resample = "nearest", fill: float = 0.0
 ) -> jax.Array:
-    """Move column x up by ``factor · x``: PIL's matrix (1, 0, 0, factor, 1, 0)."""
+    """Move column x up by ``factor · x``: PIL's matrix (1, 0, 0, factor, 1, 0).
+
+    Args:
+      image: ``[h, w, c]``.
+      factor: pixels a column; below 0 down.
+      resample: as in `affine`.
+      fill: as in `affine`.
+
+    Returns:
+      ``[h, w, c]``.
+
+    Raises:
+      ValueError: as `affine`.
+    """
     return affine(image, shear_matrix(y=factor), resample=resample, fill=fill)
 
 
 def translate_x(
     image: ArrayLike, fraction: ArrayLike, *, resample: Resample = "nearest", fill: float = 0.0
 ) -> jax.Array:
-    """Move to the left by ``fraction`` of the width: PIL's matrix (1, 0, fraction · w, 0, 1, 0)."""
+    """Move to the left by ``fraction`` of the width: PIL's matrix (1, 0, fraction · w, 0, 1, 0).
+
+    Args:
+      image: ``[h, w, c]``.
+      fraction: of the width; below 0 to the right.
+      resample: as in `affine`.
+      fill: as in `affine`.
+
+    Returns:
+      ``[h, w, c]``.
+
+    Raises:
+      ValueError: as `affine`.
+    """
     x = check_image(image)
     return affine(x, translation_matrix(x=fraction * x.shape[1]), resample=resample, fill=fill)
 
@@ -103,13 +146,35 @@ def translate_x(
 def translate_y(
     image: ArrayLike, fraction: ArrayLike, *, resample: Resample = "nearest", fill: float = 0.0
 ) -> jax.Array:
-    """Move up by ``fraction`` of the height: PIL's matrix (1, 0, 0, 0, 1, fraction · h)."""
+    """Move up by ``fraction`` of the height: PIL's matrix (1, 0, 0, 0, 1, fraction · h).
+
+    Args:
+      image: ``[h, w, c]``.
+      fraction: of the height; below 0 down.
+      resample: as in `affine`.
+      fill: as in `affine`.
+
+    Returns:
+      ``[h, w, c]``.
+
+    Raises:
+      ValueError: as `affine`.
+    """
     x = check_image(image)
     return affine(x, translation_matrix(y=fraction * x.shape[0]), resample=resample, fill=fill)
 
 
 def rotation_matrix(degrees: ArrayLike, height: int, width: int) -> jax.Array:
-    """Make the matrix ``[6]`` that rotates counter-clockwise about an image's middle."""
+    """Make the matrix that rotates counter-clockwise about an image's middle.
+
+    Args:
+      degrees: the angle.
+      height: of the image, in pixels.
+      width: of the image.
+
+    Returns:
+      ``[6]`` float32.
+    """
     angle = jnp.deg2rad(jnp.asarray(degrees, jnp.float32))
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     x, y = width / 2, height / 2
@@ -117,12 +182,28 @@ def rotation_matrix(degrees: ArrayLike, height: int, width: int) -> jax.Array:
 
 
 def shear_matrix(*, x: ArrayLike = 0.0, y: ArrayLike = 0.0) -> jax.Array:
-    """Make the matrix ``[6]`` of `shear_x` and `shear_y`."""
+    """Make the matrix of `shear_x` and `shear_y`.
+
+    Args:
+      x: the former's factor.
+      y: the latter's.
+
+    Returns:
+      ``[6]`` float32.
+    """
     return _matrix(1.0, x, 0.0, y, 1.0, 0.0)
 
 
 def translation_matrix(*, x: ArrayLike = 0.0, y: ArrayLike = 0.0) -> jax.Array:
-    """Make the matrix ``[6]`` that moves left by ``x`` pixels and up by ``y``."""
+    """Make the matrix that moves left and up.
+
+    Args:
+      x: to the left, in pixels.
+      y: up, in pixels.
+
+    Returns:
+      ``[6]`` float32.
+    """
     return _matrix(1.0, 0.0, x, 0.0, 1.0, y)
 
 

@@ -42,15 +42,30 @@ class Jitter(NamedTuple):
 
 
 def blend(degenerate: ArrayLike, image: jax.Array, factor: ArrayLike) -> jax.Array:
-    """Go from ``degenerate`` at factor 0 to ``image`` at 1 and beyond, cut off to 0..1."""
+    """Go from one image at factor 0 to another at 1 and beyond, cut off to 0..1.
+
+    Args:
+      degenerate: ``[h, w, c]``, or what broadcasts to it.
+      image: ``[h, w, c]``.
+      factor: () how far.
+
+    Returns:
+      ``[h, w, c]`` in 0..1.
+    """
     return jnp.clip(degenerate + factor * (image - degenerate), 0, 1)
 
 
 def luma(image: ArrayLike) -> jax.Array:
-    """Compute grey ``[h, w, 1]`` in whole levels, exactly as PIL does; one channel is grey already.
+    """Compute grey in whole levels, exactly as PIL does; one channel is grey already.
+
+    Args:
+      image: ``[h, w, c]`` with c 1 or 3.
+
+    Returns:
+      ``[h, w, 1]``.
 
     Raises:
-      ValueError: neither 1 nor 3 channels.
+      ValueError: a malformed image, or neither 1 nor 3 channels.
     """
     x = check_image(image, channels=(1, 3))
     if x.shape[2] == 1:
@@ -62,29 +77,64 @@ def luma(image: ArrayLike) -> jax.Array:
 
 
 def mean_gray(image: ArrayLike) -> jax.Array:
-    """Average grey over an image and round to a whole level, as PIL's ``Contrast`` does."""
+    """Average grey over an image and round to a whole level, as PIL's ``Contrast`` does.
+
+    Args:
+      image: ``[h, w, c]`` with c 1 or 3.
+
+    Returns:
+      () in 0..1.
+
+    Raises:
+      ValueError: as `luma`.
+    """
     return jnp.floor(255 * jnp.mean(luma(image)) + 0.5) / 255
 
 
 def adjust_brightness(image: ArrayLike, factor: ArrayLike) -> jax.Array:
-    """Multiply by a factor of at least 0: PIL's ``ImageEnhance.Brightness``."""
+    """Multiply: PIL's ``ImageEnhance.Brightness``.
+
+    Args:
+      image: ``[h, w, c]``.
+      factor: of at least 0.
+
+    Returns:
+      ``[h, w, c]`` in 0..1.
+
+    Raises:
+      ValueError: a malformed image.
+    """
     return blend(0.0, check_image(image), factor)
 
 
 def adjust_contrast(image: ArrayLike, factor: ArrayLike) -> jax.Array:
-    """Blend with the image's mean grey, by a factor of at least 0: PIL's ``Contrast``.
+    """Blend with the image's mean grey: PIL's ``ImageEnhance.Contrast``.
+
+    Args:
+      image: ``[h, w, c]`` with c 1 or 3.
+      factor: of at least 0; 1 changes nothing.
+
+    Returns:
+      ``[h, w, c]`` in 0..1.
 
     Raises:
-      ValueError: neither 1 nor 3 channels.
+      ValueError: a malformed image, or neither 1 nor 3 channels.
     """
     return blend(mean_gray(image), check_image(image), factor)
 
 
 def adjust_saturation(image: ArrayLike, factor: ArrayLike) -> jax.Array:
-    """Blend with the grey image, by a factor of at least 0: PIL's ``Color``.
+    """Blend with the grey image: PIL's ``ImageEnhance.Color``.
+
+    Args:
+      image: ``[h, w, 3]``.
+      factor: of at least 0; 1 changes nothing.
+
+    Returns:
+      ``[h, w, 3]`` in 0..1.
 
     Raises:
-      ValueError: not 3 channels.
+      ValueError: a malformed image, or not 3 channels.
     """
     x = check_image(image, channels=(3,))
     return blend(luma(x), x, factor)
@@ -100,8 +150,11 @@ def adjust_hue(image: ArrayLike, turns: ArrayLike) -> jax.Array:
       image: ``[h, w, 3]``.
       turns: -½ to ½ is the whole circle; red goes to green at ⅓.
 
+    Returns:
+      ``[h, w, 3]`` in 0..1.
+
     Raises:
-      ValueError: not 3 channels.
+      ValueError: a malformed image, or not 3 channels.
     """
     x = check_image(image, channels=(3,))
     red, green, blue = x[..., 0], x[..., 1], x[..., 2]
@@ -126,8 +179,14 @@ def adjust_hue(image: ArrayLike, turns: ArrayLike) -> jax.Array:
 def grayscale(image: ArrayLike) -> jax.Array:
     """Replace colours by grey in three equal channels: exactly PIL's ``convert("L")``.
 
+    Args:
+      image: ``[h, w, 3]``.
+
+    Returns:
+      ``[h, w, 3]``.
+
     Raises:
-      ValueError: not 3 channels.
+      ValueError: a malformed image, or not 3 channels.
     """
     x = check_image(image, channels=(3,))
     return jnp.broadcast_to(luma(x), x.shape)
@@ -136,8 +195,16 @@ def grayscale(image: ArrayLike) -> jax.Array:
 def random_grayscale(key: jax.Array, image: ArrayLike, *, probability: float = 0.2) -> jax.Array:
     """Replace colours by grey, sometimes.
 
+    Args:
+      key: of the draw.
+      image: ``[h, w, 3]``.
+      probability: how often.
+
+    Returns:
+      ``[h, w, 3]``.
+
     Raises:
-      ValueError: not 3 channels, or a probability outside 0..1.
+      ValueError: a malformed image, not 3 channels, or a probability outside 0..1.
     """
     check_share(probability)
     return jnp.where(jax.random.bernoulli(key, probability), grayscale(image), check_image(image))
@@ -180,8 +247,11 @@ def apply_jitter(image: ArrayLike, jitter: Jitter) -> jax.Array:
       image: ``[h, w, c]`` with c 1 or 3.
       jitter: the changes.
 
+    Returns:
+      ``[h, w, c]`` in 0..1.
+
     Raises:
-      ValueError: neither 1 nor 3 channels.
+      ValueError: a malformed image, or neither 1 nor 3 channels.
     """
     x = check_image(image, channels=(1, 3))
     turn = jnp.argmax(jitter.order == 3)
@@ -225,8 +295,12 @@ def color_jitter(
       hue: as in `draw_jitter`.
       probability: how often.
 
+    Returns:
+      ``[h, w, c]`` in 0..1.
+
     Raises:
-      ValueError: too few channels for what is to be changed, or an option out of its range.
+      ValueError: a malformed image, too few channels for what is to be changed, or an option out
+        of its range.
     """
     check_share(probability)
     shares = jax.random.uniform(key, (9,), jnp.float32)

@@ -1,12 +1,15 @@
 """Sharpening and Gaussian blur."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxal.augment.base import check_image, check_range, check_share
 from jaxal.augment.colour import blend
-from jaxal.checks import check_positive
+from jaxal.checks import check_number, check_positive, is_traced
 
 __all__ = ["adjust_sharpness", "gaussian_blur", "random_blur", "smooth"]
 
@@ -15,6 +18,15 @@ def smooth(image: ArrayLike) -> jax.Array:
     """Average each pixel, counted five times, with its eight neighbours: exactly PIL's ``SMOOTH``.
 
     The outermost pixels stay, and the others are rounded to whole levels.
+
+    Args:
+      image: ``[h, w, c]``.
+
+    Returns:
+      ``[h, w, c]``.
+
+    Raises:
+      ValueError: a malformed image.
     """
     x = check_image(image)
     height, width, _ = x.shape
@@ -34,6 +46,12 @@ def adjust_sharpness(image: ArrayLike, factor: ArrayLike) -> jax.Array:
     Args:
       image: ``[h, w, c]``.
       factor: 0 smooths, 1 changes nothing, 2 sharpens.
+
+    Returns:
+      ``[h, w, c]`` in 0..1.
+
+    Raises:
+      ValueError: a malformed image.
     """
     return blend(smooth(image), check_image(image), factor)
 
@@ -48,14 +66,21 @@ def gaussian_blur(
 
     Args:
       image: ``[h, w, c]``.
-      sigma: standard deviation in pixels, above 0; may be traced.
+      sigma: standard deviation in pixels, above 0; a traced one is not checked.
       kernel_size: odd; by default a tenth of the height as SimCLR (arXiv 2002.05709, appendix A)
         has it, at least 3.
 
+    Returns:
+      ``[h, w, c]`` in 0..1.
+
     Raises:
-      ValueError: a malformed image, or a kernel that is even or reaches beyond the mirrored image.
+      ValueError: a malformed image, a standard deviation that is not above 0, or a kernel that is
+        even or reaches beyond the mirrored image.
     """
     x = check_image(image)
+    if not is_traced(sigma):
+        concrete: Any = np.asarray(sigma)[()]
+        check_number(concrete, "sigma", least=0, above=True)
     height, width, _ = x.shape
     radius = max(1, height // 20)
     if kernel_size is not None:
@@ -91,6 +116,9 @@ def random_blur(
       sigma: least and largest standard deviation, in pixels.
       kernel_size: as in `gaussian_blur`.
       probability: how often.
+
+    Returns:
+      ``[h, w, c]`` in 0..1.
 
     Raises:
       ValueError: a malformed image, or an option out of its range.

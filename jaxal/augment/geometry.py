@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxal.augment.base import check_image, check_range, check_share, whole_below
-from jaxal.checks import check_positive
+from jaxal.checks import check_choice, check_count, check_positive
 
 __all__ = [
     "Box",
@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 Size = int | tuple[int, int]  # of a square, or (height, width)
+Mode = Literal["reflect", "zero"]
 
 _TRIES = 10
 
@@ -39,12 +40,30 @@ class Box(NamedTuple):
 
 
 def flip(image: ArrayLike) -> jax.Array:
-    """Mirror left and right: exactly PIL's ``ImageOps.mirror``."""
+    """Mirror left and right: exactly PIL's ``ImageOps.mirror``.
+
+    Args:
+      image: ``[h, w, c]``.
+
+    Returns:
+      ``[h, w, c]``.
+
+    Raises:
+      ValueError: a malformed image.
+    """
     return check_image(image)[:, ::-1]
 
 
 def random_flip(key: jax.Array, image: ArrayLike, *, probability: float = 0.5) -> jax.Array:
     """Mirror left and right, sometimes.
+
+    Args:
+      key: of the draw.
+      image: ``[h, w, c]``.
+      probability: how often.
+
+    Returns:
+      ``[h, w, c]``.
 
     Raises:
       ValueError: a malformed image, or a probability outside 0..1.
@@ -59,7 +78,7 @@ def pad_and_crop(
     image: ArrayLike,
     *,
     padding: int = 4,
-    mode: Literal["reflect", "zero"] = "reflect",
+    mode: Mode = "reflect",
 ) -> jax.Array:
     """Shift an image by up to ``padding`` pixels: pad all sides, cut its size out anywhere.
 
@@ -80,10 +99,8 @@ def pad_and_crop(
     """
     x = check_image(image)
     height, width, channels = x.shape
-    if not isinstance(padding, int) or padding < 0:
-        raise ValueError(f"padding: expected a whole number of at least 0, found {padding!r}")
-    if mode not in ("reflect", "zero"):
-        raise ValueError(f'mode: expected "reflect" or "zero", found {mode!r}')
+    check_count(padding, "padding")
+    check_choice(mode, "mode", Mode)
     if mode == "reflect" and padding >= min(height, width):
         raise ValueError(
             f"padding: expected less than the image's {height} x {width}, found {padding}"
@@ -100,6 +117,9 @@ def center_crop(image: ArrayLike, *, size: Size) -> jax.Array:
     Args:
       image: ``[h, w, c]``.
       size: of the crop.
+
+    Returns:
+      ``size + (c,)``.
 
     Raises:
       ValueError: a malformed image, or a size that is larger than it.
@@ -124,6 +144,9 @@ def resize(image: ArrayLike, *, size: Size) -> jax.Array:
     Args:
       image: ``[h, w, c]``.
       size: of the result.
+
+    Returns:
+      ``size + (c,)``, in 0..1.
 
     Raises:
       ValueError: a malformed image or size.
@@ -183,6 +206,9 @@ def random_box(
       area: least and largest share of the image's area.
       ratio: least and largest width over height.
 
+    Returns:
+      The box, inside the image.
+
     Raises:
       ValueError: a side below 1, or a range that is not positive and ascending.
     """
@@ -238,7 +264,13 @@ def random_resized_crop(
 
 
 def check_size(size: Size) -> tuple[int, int]:
-    """Check a size and give it as height and width.
+    """Check a size.
+
+    Args:
+      size: side of a square, or height and width.
+
+    Returns:
+      Height and width.
 
     Raises:
       ValueError: neither a positive whole number nor two of them.

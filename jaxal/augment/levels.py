@@ -1,4 +1,4 @@
-"""Operations on the 8-bit levels of each channel: inversion, fewer bits, stretched histograms.
+"""Operations on the 8-bit levels of each channel: fewer bits, stretched histograms.
 
 They take any number of channels, one by one. An image that has been through other operations may
 lie between levels; it counts as the nearest.
@@ -10,12 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxal.augment.base import check_image
 
-__all__ = ["autocontrast", "equalize", "invert", "posterize", "solarize"]
-
-
-def invert(image: ArrayLike) -> jax.Array:
-    """Turn light into dark: exactly PIL's ``ImageOps.invert``."""
-    return 1 - check_image(image)
+__all__ = ["autocontrast", "equalize", "posterize", "solarize"]
 
 
 def solarize(image: ArrayLike, threshold: ArrayLike) -> jax.Array:
@@ -24,6 +19,12 @@ def solarize(image: ArrayLike, threshold: ArrayLike) -> jax.Array:
     Args:
       image: ``[h, w, c]``.
       threshold: in 0..1; levels of at least 256 times this are inverted: all at 0, none at 1.
+
+    Returns:
+      ``[h, w, c]``.
+
+    Raises:
+      ValueError: a malformed image.
     """
     x = check_image(image)
     return jnp.where(_levels(x) < 256 * threshold, x, 1 - x)
@@ -35,6 +36,12 @@ def posterize(image: ArrayLike, bits: ArrayLike) -> jax.Array:
     Args:
       image: ``[h, w, c]``.
       bits: how many, 0..8; a fraction is cut off.
+
+    Returns:
+      ``[h, w, c]`` of whole levels.
+
+    Raises:
+      ValueError: a malformed image.
     """
     # By a shift, since powers of two in floating point need not be whole.
     dropped = 8 - jnp.floor(bits).astype(jnp.int32)
@@ -46,6 +53,15 @@ def autocontrast(image: ArrayLike) -> jax.Array:
     """Stretch each channel from its least and largest to 0..1: PIL's ``ImageOps.autocontrast``.
 
     Less than one level above PIL, which cuts off to whole levels; a channel of one level stays.
+
+    Args:
+      image: ``[h, w, c]``.
+
+    Returns:
+      ``[h, w, c]`` in 0..1.
+
+    Raises:
+      ValueError: a malformed image.
     """
     x = check_image(image)
     low, high = jnp.min(x, axis=(0, 1)), jnp.max(x, axis=(0, 1))
@@ -59,6 +75,15 @@ def equalize(image: ArrayLike) -> jax.Array:
 
     With ``n(<v)`` the number of pixels below level v, and ``s = n(<max) // 255``, level v becomes
     ``(n(<v) + s // 2) // s``, at most 255; a channel whose s is 0 stays.
+
+    Args:
+      image: ``[h, w, c]``.
+
+    Returns:
+      ``[h, w, c]`` in 0..1.
+
+    Raises:
+      ValueError: a malformed image.
     """
     x = check_image(image)
     channels = x.shape[2]

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxal.augment.affine import rotate, shear_x, shear_y, translate_x, translate_y
@@ -13,7 +14,7 @@ from jaxal.augment.base import check_image, check_range, check_share, whole_belo
 from jaxal.augment.colour import adjust_brightness, adjust_contrast, adjust_saturation
 from jaxal.augment.filters import adjust_sharpness
 from jaxal.augment.levels import autocontrast, equalize, posterize, solarize
-from jaxal.checks import check_positive
+from jaxal.checks import check_indices, check_positive, is_traced
 
 __all__ = [
     "FIXMATCH_RANGES",
@@ -61,6 +62,10 @@ FIXMATCH_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
         "translate_y": (-0.3, 0.3),  # of the height
     }
 )
+
+# What magnitudes of the operations that have a limit may be.
+_LIMITS = {name: (0.0, float("inf")) for name in ("brightness", "color", "contrast", "sharpness")}
+_LIMITS |= {"posterize": (0.0, 8.0), "solarize": (0.0, 1.0)}
 
 
 def rand_augment(
@@ -114,7 +119,8 @@ def draw_operations(
       Indices into `OPERATIONS` ``[num_operations]`` int32 and magnitudes ``[num_operations]``.
 
     Raises:
-      ValueError: no operation or an unknown one, a range that is none, or a count below 1.
+      ValueError: no operation or an unknown one, a range that is none or goes beyond what the
+        operation is defined for, or a count below 1.
     """
     check_positive(num_operations, "num_operations")
     unknown = sorted(set(ranges) - set(OPERATIONS))
@@ -122,10 +128,7 @@ def draw_operations(
         raise ValueError(f"ranges: expected names of {', '.join(OPERATIONS)}, found {unknown}")
     # In the order of OPERATIONS, so that the order of a dictionary changes nothing.
     indices = [i for i, name in enumerate(OPERATIONS) if name in ranges]
-    ends = [
-        check_range(ranges[OPERATIONS[i]], f"ranges[{OPERATIONS[i]!r}]", least=float("-inf"))
-        for i in indices
-    ]
+    ends = [_check_limits(ranges[OPERATIONS[i]], OPERATIONS[i]) for i in indices]
     low, high = jnp.array(ends, jnp.float32).T
     shares = jax.random.uniform(key, (2, num_operations), jnp.float32)
     which = whole_below(shares[0], len(indices))
@@ -145,17 +148,19 @@ def apply_operation(
 
     Args:
       image: ``[h, w, c]`` with c 1 or 3; of 1, color changes nothing, as in PIL.
-      operation: () index into `OPERATIONS`.
-      magnitude: () what it goes by, in the units of `FIXMATCH_RANGES`.
+      operation: () index into `OPERATIONS`; a traced one is not checked.
+      magnitude: () what it goes by, in the units of `FIXMATCH_RANGES`, which is not checked.
       fill: what warps leave empty, in 0..1.
 
     Returns:
       ``[h, w, c]``.
 
     Raises:
-      ValueError: a malformed image, or neither 1 nor 3 channels.
+      ValueError: a malformed image, neither 1 nor 3 channels, or no such operation.
     """
     x = check_image(image, channels=(1, 3))
+    if not is_traced(operation):
+        check_indices(np.asarray(operation).reshape(-1), len(OPERATIONS), "operation", unique=False)
     branches = _branches(x.shape[2], fill)
 
     def switch(x: jax.Array, operation: jax.Array, magnitude: jax.Array) -> jax.Array:
@@ -193,6 +198,9 @@ def cutout(key: jax.Array, image: ArrayLike, *, size: int = 16, fill: float = 0.
       size: of the square, in pixels.
       fill: its level in all channels, in 0..1.
 
+    Returns:
+      ``[h, w, c]``.
+
     Raises:
       ValueError: a malformed image, a size below 1, or a fill outside 0..1.
     """
@@ -206,6 +214,15 @@ def cutout(key: jax.Array, image: ArrayLike, *, size: int = 16, fill: float = 0.
     row, column = jnp.arange(x.shape[0])[:, None, None], jnp.arange(x.shape[1])[:, None]
     inside = (row >= top) & (row < top + size) & (column >= left) & (column < left + size)
     return jnp.where(inside, fill, x)
+
+
+def _check_limits(ends: tuple[float, float], operation: str) -> tuple[float, float]:
+    name = f"ranges[{operation!r}]"
+    least, most = _LIMITS.get(operation, (float("-inf"), float("inf")))
+    low, high = check_range(ends, name, least=least)
+    if high > most:
+        raise ValueError(f"{name}: expected magnitudes in {least:g}..{most:g}, found {ends!r}")
+    return low, high
 
 
 def _branches(channels: int, fill: float) -> list[Callable[[jax.Array, jax.Array], jax.Array]]:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxal.checks import check_indices, check_positive
+from jaxal.checks import check_count, check_indices, check_positive
 from jaxal.data.sources import ImageSource, check_source
 
 __all__ = ["epoch_batches", "epoch_order", "load_batches"]
@@ -73,8 +73,7 @@ def epoch_order(key: jax.Array, n: int, epoch: int) -> np.ndarray:
       ValueError: a number of rows below one, or an epoch that is no whole number of 0 or more.
     """
     check_positive(n, "n")
-    if not isinstance(epoch, int | np.integer) or isinstance(epoch, bool) or epoch < 0:
-        raise ValueError(f"epoch: expected a whole number of at least 0, found {epoch!r}")
+    check_count(epoch, "epoch")
     words = np.asarray(jax.random.key_data(jax.random.fold_in(key, epoch)))
     seed = np.random.SeedSequence(words.ravel().tolist())
     return np.random.Generator(np.random.Philox(seed)).permutation(n)
@@ -118,8 +117,7 @@ def load_batches(
     """
     check_source(source)
     check_positive(batch_size, "batch_size")
-    if not isinstance(prefetch, int | np.integer) or isinstance(prefetch, bool) or prefetch < 0:
-        raise ValueError(f"prefetch: expected a whole number of at least 0, found {prefetch!r}")
+    check_count(prefetch, "prefetch")
     chosen = check_indices(rows, len(source), "rows", unique=False)
     if chosen.size == 0:
         raise ValueError("rows: expected at least one row, found none")

@@ -18,7 +18,7 @@ from numpy.lib import format as npy
 
 from jaxal.records import check_path, read_record, write_record
 
-__all__ = ["CachePaths", "RowWriter", "cache_paths", "finish_cache", "map_cache", "open_writer"]
+__all__ = ["CachePaths", "RowWriter", "cache_paths", "map_cache", "open_writer"]
 
 # Progress is recorded at most this often, since making it last takes the disk some time.
 _SAVE_SECONDS = 5.0
@@ -107,7 +107,8 @@ def open_writer(
 ) -> Iterator["RowWriter"]:
     """Open a matrix that is not complete, to append rows.
 
-    Progress is recorded when the context ends, for whatever reason, and now and then before.
+    Progress is recorded when the context ends, for whatever reason, and now and then before. A
+    matrix whose rows are all done gets its final name at the end.
 
     Args:
       paths: its files.
@@ -124,7 +125,7 @@ def open_writer(
     paths.partial.touch()
     # Not buffered, so that what was written is known when the disk is full.
     with paths.partial.open("r+b", buffering=0) as file:
-        _lock(file, paths)
+        locked = _lock(file, paths)
         writer = RowWriter(file, paths, settings, rows, dtype)
         if resume and paths.record.exists() and _length(file):
             writer.resume(_read_progress(paths, settings, rows))
@@ -135,6 +136,9 @@ def open_writer(
         try:
             yield writer
             writer.save()
+            # While it is locked, so that no other process has begun it anew.
+            if locked and writer.done == rows:
+                os.replace(paths.partial, paths.final)
         except BaseException:
             # What went wrong first is what to tell.
             with contextlib.suppress(OSError):
@@ -145,13 +149,10 @@ def open_writer(
                 # While it is locked, so that no other process has begun to write it.
                 with contextlib.suppress(OSError):
                     paths.partial.unlink()
-
-
-def finish_cache(paths: CachePaths) -> None:
-    """Give a matrix whose rows are all done its final name."""
-    # Another process may have come in between; it then found all rows done and did the same.
-    with contextlib.suppress(FileNotFoundError):
-        os.replace(paths.partial, paths.final)
+    if not locked and writer.done == rows:
+        # Systems without such locks may not rename an open file either.
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(paths.partial, paths.final)
 
 
 class RowWriter:
@@ -309,12 +310,12 @@ def _read_progress(paths: CachePaths, settings: Mapping[str, Any], rows: int) ->
     return progress
 
 
-def _lock(file: BinaryIO, paths: CachePaths) -> None:
-    """Keep other processes away while the file is open; where the system has no locks, do not."""
+def _lock(file: BinaryIO, paths: CachePaths) -> bool:
+    """Keep other processes away while the file is open, and tell whether the system has locks."""
     try:
         import fcntl
     except ImportError:
-        return
+        return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -322,7 +323,7 @@ def _lock(file: BinaryIO, paths: CachePaths) -> None:
             errno.EAGAIN, "another process is writing it; wait until it is done", str(paths.partial)
         ) from error
     except OSError:
-        return
+        return False
     # Between our opening and locking it, another process may have renamed or removed it.
     try:
         same = os.path.samestat(os.fstat(file.fileno()), paths.partial.stat())
@@ -334,6 +335,7 @@ def _lock(file: BinaryIO, paths: CachePaths) -> None:
         raise BlockingIOError(
             errno.EAGAIN, "another process has just written it; call again", str(paths.partial)
         )
+    return True
 
 
 def _length(file: BinaryIO) -> int:

@@ -8,11 +8,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-__all__ = ["check_channels", "check_image", "decode_all", "decode_image", "require_pillow"]
+__all__ = ["check_channels", "decode_all", "decode_image", "probe_image", "require_pillow"]
 
 # How far from its end a JPEG file is searched for the marker that ends the image.
 _TAIL_BYTES = 1 << 16
+_JPEG_SCAN = b"\xff\xda"
 _JPEG_END = b"\xff\xd9"
+# Phones write MPO: a JPEG that others may follow.
+_JPEG_FORMATS = ("JPEG", "MPO")
 
 
 def require_pillow() -> Any:
@@ -125,12 +128,12 @@ def decode_all(
     return images
 
 
-def check_image(path: str | Path, *, full: bool) -> tuple[int, int]:
+def probe_image(path: str | Path, *, full: bool) -> tuple[int, int]:
     """Find out whether an image file can be read.
 
-    Without ``full`` the header is read, the checksums of PNG files are compared and JPEG files must
-    hold the marker that ends them; only where one does not is it decoded to be sure. That finds
-    what is no image and what is cut short in these two formats.
+    Without ``full`` the checksums of PNG files are compared and the last scan of JPEG files must be
+    followed by the marker that ends it; only where it is not is the file decoded to be sure. That
+    finds what is cut short in these two formats. Others have no such marks and are decoded.
 
     Args:
       path: the file.
@@ -148,8 +151,10 @@ def check_image(path: str | Path, *, full: bool) -> tuple[int, int]:
         with pillow.open(path) as image:
             _check_mode(image)
             width, height = image.size
-            # Phones write MPO: a JPEG that others may follow.
-            full = full or (image.format in ("JPEG", "MPO") and not _is_ended(path))
+            if image.format in _JPEG_FORMATS:
+                full = full or not _is_ended(path)
+            elif image.format != "PNG":
+                full = True
             if not full:
                 image.verify()
     except Exception as error:
@@ -174,11 +179,13 @@ def _central_square(image: Any, size: int) -> Any:
 
 
 def _is_ended(path: str | Path) -> bool:
-    # The marker cannot occur within compressed pixels, but other data may follow it.
+    # Neither marker can occur within compressed pixels, but other data may follow them, and a
+    # thumbnail before the image has both.
     with Path(path).open("rb") as file:
         length = file.seek(0, 2)
         file.seek(max(0, length - _TAIL_BYTES))
-        return _JPEG_END in file.read()
+        tail = file.read()
+    return tail.rfind(_JPEG_END) > tail.rfind(_JPEG_SCAN)
 
 
 def _reason(error: Exception) -> str:

@@ -7,14 +7,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from jaxal.checks import check_positive
 from jaxal.data.batches import load_batches
-from jaxal.data.cache import RowWriter, cache_paths, finish_cache, map_cache, open_writer
+from jaxal.data.cache import RowWriter, cache_paths, map_cache, open_writer
 from jaxal.data.sources import ImageSource, check_source
 from jaxal.records import describe
+from jaxal.sharding import batch_sharding, check_mesh
 
 __all__ = ["extract_features"]
 
@@ -36,8 +37,8 @@ def extract_features(
     Three files hold them: ``PATH.json`` with the fingerprint and the number of rows done,
     ``PATH.partial.npy`` while it grows, and ``PATH.npy`` when all is done. After an interruption,
     by an error, a full disk or the power, the next call with the same arguments goes on behind the
-    rows that were recorded, which happens at every error and every few seconds. The next chunk is
-    loaded while one is computed.
+    rows that were recorded, which happens at every error and every few seconds. The next two chunks
+    are loaded while one is computed.
 
     Args:
       apply: ``[chunk, h, w, c]`` uint8 to ``[chunk, d]`` real numbers, a jitted function; each row
@@ -45,7 +46,8 @@ def extract_features(
       source: the images; what it says of itself is part of the fingerprint.
       path: where to keep them, in a folder that exists; ``.npy`` may be left out.
       fingerprint: what else they depend on, such as the encoder, a digest of its weights and the
-        preprocessing, see `jaxal.records.describe`. Features with another one are refused.
+        preprocessing, as `jaxal.models.fingerprints.encoder_fingerprint` gives them; see
+        `jaxal.records.describe`. Features with another one are refused.
       chunk_size: images computed at once, at least one a device; changes no result but by
         rounding. The last chunk is filled up, so that ``apply`` compiles for one shape.
       resume: go on with what an earlier call began; else what is not complete is begun anew.
@@ -98,7 +100,6 @@ def extract_features(
                     _append(writer, apply(images), size, n, kind)
                     if progress is not None:
                         progress(writer.done, n)
-    finish_cache(paths)
     complete = map_cache(paths, settings, n, kind)
     assert complete is not None
     return complete
@@ -115,12 +116,12 @@ def _check_dtype(dtype: DTypeLike) -> np.dtype:
 def _placer(mesh: Mesh | None) -> Callable[[dict[str, np.ndarray]], jax.Array]:
     if mesh is None:
         return lambda batch: jax.device_put(batch["images"])
-    if mesh.axis_names != ("data",) or mesh.is_multi_process:
+    if check_mesh(mesh).is_multi_process:
         raise ValueError(
-            "mesh: expected one axis 'data' of devices of this process, found axes "
-            f"{mesh.axis_names} of {mesh.size} devices in {jax.process_count()} processes"
+            f"mesh: expected devices of this process, found {mesh.size} devices in "
+            f"{jax.process_count()} processes"
         )
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    sharding = batch_sharding(mesh)
     return lambda batch: jax.device_put(batch["images"], sharding)
 
 

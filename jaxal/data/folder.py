@@ -7,18 +7,22 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
-from jaxal.checks import check_indices, check_positive
-from jaxal.data.decoding import check_channels, check_image, decode_all, require_pillow
+from jaxal.checks import check_choice, check_indices, check_positive
+from jaxal.data.decoding import check_channels, decode_all, probe_image, require_pillow
+from jaxal.data.sources import check_annotations
 
 __all__ = ["EXTENSIONS", "FolderSource", "open_folder"]
 
 EXTENSIONS = (
     ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
 )  # fmt: skip
+
+Unreadable = Literal["skip", "raise"]
+Check = Literal["header", "decode"]
 
 # Files that are looked at before the next ones are handed to the threads.
 _BLOCK = 4096
@@ -66,15 +70,16 @@ def open_folder(
     *,
     size: int | None = None,
     channels: int = 3,
-    unreadable: Literal["skip", "raise"] = "skip",
-    check: Literal["header", "decode"] = "header",
+    class_names: Sequence[str] | None = None,
+    unreadable: Unreadable = "skip",
+    check: Check = "header",
 ) -> FolderSource:
     """Open a folder of image files, one sub-folder a class, or of one unlabelled pool.
 
-    Classes are the sub-folders by name; what lies in folders within them belongs to them. A folder
-    that has images but no sub-folders with any is a pool without labels. Files are ordered by class
-    and path. Hidden files and folders, and files of other extensions than `EXTENSIONS` (upper or
-    lower case), are passed over.
+    Classes are the sub-folders, by default in the order of their names; what lies in folders within
+    them belongs to them. A folder that has images but no sub-folders with any is a pool without
+    labels. Files are ordered by class and path. Hidden files and folders, and files of other
+    extensions than `EXTENSIONS` (upper or lower case), are passed over.
 
     Every file is looked at, in several threads. See `jaxal.data.decoding.decode_image` for how
     images of all kinds become equal ones.
@@ -84,34 +89,34 @@ def open_folder(
       size: height and width that images are scaled to, their central square being kept; None for
         images that are all of one size, which are left as they are.
       channels: 3, or 1 for grey.
+      class_names: all classes in the order of their labels, sub-folder or not, such as those of the
+        training images for a folder of test images that may lack one; None for the sub-folders.
       unreadable: "skip" leaves out files that cannot be read, with a warning, and lists them in
         ``problems``; "raise" refuses the folder.
-      check: "header" finds files that are no images, damaged PNGs and JPEGs that are cut short;
-        "decode" decodes every image and finds all, for the time that loading all of them takes.
+      check: "header" finds files that are no images, damaged PNGs and JPEGs that are cut short
+        without decoding them, and decodes other formats; "decode" decodes every image and finds
+        all, for the time that loading all of them takes.
 
     Returns:
       The source. With warnings, where a class has no image or one only.
 
     Raises:
-      ValueError: no folder, no readable images in it, images both in sub-folders and beside them,
-        images of several sizes but no ``size``, an unreadable one where that is refused, or a bad
-        option.
+      ValueError: no folder, one within it that cannot be listed, no readable images, images both in
+        sub-folders and beside them, in a sub-folder that ``class_names`` lacks, or of several sizes
+        but no ``size``, an unreadable one where that is refused, or a bad option.
       ImportError: Pillow is not installed.
     """
     check_channels(channels)
     if size is not None:
         check_positive(size, "size")
-    for name, value, known in (
-        ("unreadable", unreadable, ("skip", "raise")),
-        ("check", check, ("header", "decode")),
-    ):
-        if value not in known:
-            raise ValueError(f"{name}: expected one of {', '.join(known)}, found {value!r}")
+    check_choice(unreadable, "unreadable", Unreadable)
+    check_choice(check, "check", Check)
+    _, names = check_annotations(None, class_names, 0)
     root = Path(path)
     if not root.is_dir():
         raise ValueError(f"path: expected a folder of images, found none at {root}")
     require_pillow()
-    class_names, files, labels = _list_images(root)
+    names, files, labels = _list_images(root, names)
     found = _look_at(root, files, full=check == "decode")
     good = [i for i, outcome in enumerate(found) if not isinstance(outcome, str)]
     problems = tuple(
@@ -120,15 +125,15 @@ def open_folder(
         if isinstance(outcome, str)
     )
     _report(root, len(files), problems, refuse=unreadable == "raise" or not good)
-    files, labels = [files[i] for i in good], [labels[i] for i in good]
-    looks = [found[i] for i in good]
-    if class_names is not None:
-        _warn_of_small_classes(root, class_names, labels)
+    files, looks = [files[i] for i in good], [found[i] for i in good]
+    if names is not None and labels is not None:
+        labels = [labels[i] for i in good]
+        _warn_of_small_classes(root, names, labels)
     return FolderSource(
         root,
         tuple(files),
-        None if class_names is None else np.array(labels, np.int32),
-        class_names,
+        None if labels is None else np.array(labels, np.int32),
+        names,
         problems,
         (size, size) if size is not None else _common_size(files, looks),
         size,
@@ -137,33 +142,45 @@ def open_folder(
     )
 
 
-def _list_images(root: Path) -> tuple[tuple[str, ...] | None, list[str], list[int]]:
-    """List class names, files below the root and each one's class."""
+def _list_images(
+    root: Path, names: tuple[str, ...] | None
+) -> tuple[tuple[str, ...] | None, list[str], list[int] | None]:
+    """List class names, files below the root and each one's class, None without sub-folders."""
     folders = sorted(x.name for x in root.iterdir() if x.is_dir() and not _is_hidden(x.name))
     beside = sorted(x.name for x in root.iterdir() if _is_image(x.name) and x.is_file())
-    files, labels = [], []
-    for label, folder in enumerate(folders):
-        members = sorted(_walk(root, folder))
-        files += members
-        labels += [label] * len(members)
+    members = {folder: sorted(_walk(root, folder)) for folder in folders}
+    classes = tuple(folders) if names is None else names
+    unknown = [folder for folder in folders if members[folder] and folder not in classes]
+    if unknown:
+        raise ValueError(
+            f"class_names: expected all sub-folders of {root} that have images, found none for "
+            + ", ".join(unknown)
+        )
+    files = [file for name in classes for file in members.get(name, ())]
+    labels = [label for label, name in enumerate(classes) for _ in members.get(name, ())]
     if beside and files:
         raise ValueError(
             f"path: expected images in sub-folders, one a class, or else in the folder itself, "
             f"found both in {root}, {beside[0]} and {files[0]}"
         )
     if beside:
-        return None, beside, [0] * len(beside)
+        return names, beside, None
     if not files:
         raise ValueError(
             f"path: expected images ({', '.join(EXTENSIONS)}), found none in {root} "
             f"and its {len(folders)} sub-folders"
         )
-    return tuple(folders), files, labels
+    return classes, files, labels
 
 
 def _walk(root: Path, folder: str) -> list[str]:
+    def refuse(error: OSError) -> NoReturn:
+        raise ValueError(
+            f"path: expected folders that can be listed, found {error.filename} ({error.strerror})"
+        ) from error
+
     members = []
-    for parent, children, names in os.walk(root / folder):
+    for parent, children, names in os.walk(root / folder, onerror=refuse):
         children[:] = [name for name in children if not _is_hidden(name)]
         below = Path(parent).relative_to(root)
         members += [(below / name).as_posix() for name in names if _is_image(name)]
@@ -184,7 +201,7 @@ def _look_at(root: Path, files: Sequence[str], *, full: bool) -> list[Any]:
     def look(file: str) -> tuple[int, int, int] | str:
         path = root / file
         try:
-            return (*check_image(path, full=full), path.stat().st_size)
+            return (*probe_image(path, full=full), path.stat().st_size)
         except (ValueError, OSError) as error:
             return str(error)
 

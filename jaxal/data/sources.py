@@ -15,7 +15,10 @@ __all__ = ["ImageSource", "check_annotations", "check_source", "take"]
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """Images of one size, by row. `from_arrays`, `open_folder` and `open_tfds` make sources."""
+    """Images of one size, by row.
+
+    `from_arrays`, `open_npy`, `open_folder`, `open_tfds` and `take` make sources.
+    """
 
     @property
     def labels(self) -> np.ndarray | None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxal.checks import check_indices, check_positive
-from jaxal.data.decoding import decode_all, require_pillow
+from jaxal.data.decoding import check_channels, decode_all, require_pillow
 from jaxal.data.sources import ImageSource, check_annotations
 
 __all__ = ["open_tfds"]
@@ -58,13 +58,18 @@ def open_tfds(
     *,
     version: str | None = None,
     size: int | None = None,
+    channels: int | None = None,
+    label: str | None = None,
 ) -> ImageSource:
     """Open a data set that tensorflow-datasets prepared as array_record files.
 
-    Its fields ``image`` and, where there is one of classes, ``label`` are used; labels that are all
-    -1, as hidden ones are, count as none. Preparation shuffles: where the field ``id`` numbers the
-    images, as ``train_16399`` does, rows are in the order of these numbers, so that row i of a
-    whole split numbered from 0 is image i; else they are in the order stored.
+    Its field ``image`` and one of classes are used; labels that are all -1, as hidden ones are,
+    count as none. Preparation shuffles: where the field ``id`` numbers the images, as
+    ``train_16399`` does, rows are in the order of these numbers, so that row i of a whole split
+    numbered from 0 is image i; else they are in the order stored.
+
+    What the source says of itself for fingerprints is the data set's name and version and how many
+    bytes and records its files have, not a digest of them.
 
     Neither the code that prepared the data set nor TensorFlow is needed. To collect labels and
     numbers, all records are read once, here; images are decoded as they are loaded.
@@ -76,17 +81,23 @@ def open_tfds(
       version: such as "3.0.2"; None for the newest there is.
       size: height and width to scale to, see `jaxal.data.decoding.decode_image`; None for images
         that are all of one size.
+      channels: 1 or 3, whatever the data set has; None for one where it has one, else three.
+      label: the field of classes; None for ``label`` or, where there is none of this name, the one
+        that the data set declares for supervised learning, if any.
 
     Returns:
-      The source, with one or three channels as the data set has.
+      The source.
 
     Raises:
       ValueError: it is not prepared there or not as array_record (the error says how to do it), has
-        no such split, no images of 8 bits, images of several sizes but no ``size``, or is damaged.
+        no such split or field of classes, no images of 8 bits, images of several sizes but no
+        ``size``, or is damaged; or a bad option.
       ImportError: Pillow or tensorflow-datasets is not installed.
     """
     if size is not None:
         check_positive(size, "size")
+    if channels is not None:
+        check_channels(channels)
     command = f"tfds build {name} --data_dir={data_dir} --file_format=array_record"
     folder = _find_version(name, Path(data_dir), version, command)
     require_pillow()
@@ -99,14 +110,19 @@ def open_tfds(
     try:
         builder = tfds.builder_from_directory(folder)
         features = dict(builder.info.features.items())
-        shape, channels = _image_shape(tfds, features, folder, size)
-        decoders: Any = {"image": tfds.decode.SkipDecoding()}
+        shape, found_channels = _image_shape(tfds, features, folder, size)
+        field = _label_field(tfds, builder.info, label)
+        # Images are decoded as they are loaded, and others, such as masks, never.
+        decoders: Any = {
+            key: tfds.decode.SkipDecoding()
+            for key, feature in features.items()
+            if isinstance(feature, tfds.features.Image)
+        }
         records = builder.as_data_source(split=split, decoders=decoders)
         if len(records) == 0:
             raise ValueError(f"split: expected images in {split}, found none")
-        has_label = isinstance(features.get("label"), tfds.features.ClassLabel)
-        names = features["label"].names if has_label else None
-        labels, order = _read_index(records, has_label, "id" in features)
+        names = None if field is None else features[field].names
+        labels, order = _read_index(records, field, "id" in features)
     except NotImplementedError as error:
         raise ValueError(
             f"data_dir: expected {folder} to hold array_record files, found "
@@ -118,6 +134,7 @@ def open_tfds(
             f"to prepare it anew: {command}"
         ) from error
     labels, names = check_annotations(labels, names, len(records))
+    channels = found_channels if channels is None else channels
     identity = {
         "kind": "tfds",
         "name": builder.info.full_name,
@@ -125,6 +142,12 @@ def open_tfds(
         "rows": len(records),
         "order": "stored" if order is None else "id",
         "size": size,
+        "channels": channels,
+        # Of all splits, since `split` may be a part of one or a sum of several.
+        "splits": {
+            key: {"bytes": info.num_bytes, "shards": [int(n) for n in info.shard_lengths]}
+            for key, info in builder.info.splits.items()
+        },
     }
     order = np.arange(len(records)) if order is None else order
     labels = None if labels is None else labels[order]
@@ -172,22 +195,41 @@ def _image_shape(
     return (height, width) if size is None else (size, size), 1 if channels == 1 else 3
 
 
+def _label_field(tfds: Any, info: Any, label: str | None) -> str | None:
+    """Find the field of classes: the one asked for, ``label``, or what supervised learning uses."""
+    fields = [
+        key
+        for key, feature in info.features.items()
+        if isinstance(feature, tfds.features.ClassLabel)
+    ]
+    if label is None:
+        declared = info.supervised_keys
+        candidates = ["label", *(declared[1:2] if isinstance(declared, tuple) else ())]
+        return next((key for key in candidates if key in fields), None)
+    if label not in fields:
+        raise ValueError(
+            f"label: expected a field of classes of {info.full_name}, "
+            f"{' or '.join(fields) or 'which has none'}, found {label!r}"
+        )
+    return label
+
+
 def _read_index(
-    records: Any, has_label: bool, has_id: bool
+    records: Any, label: str | None, has_id: bool
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Read every record's label, None if all are hidden; and the order of their ids, if any."""
     labels: list[int] = []
     ids: list[Any] = []
-    if has_label or has_id:
+    if label is not None or has_id:
         for start in range(0, len(records), _BLOCK):
             block = range(start, min(start + _BLOCK, len(records)))
             for record, entry in zip(block, records.__getitems__(list(block)), strict=True):
                 # What array_record gives where its file is cut short.
-                if (has_label and entry["label"] is None) or (has_id and entry["id"] is None):
+                if (label and entry[label] is None) or (has_id and entry["id"] is None):
                     raise OSError(f"record {record} is empty")
-                labels += [int(entry["label"])] if has_label else []
+                labels += [int(entry[label])] if label else []
                 ids += [entry["id"]] if has_id else []
-    found = np.array(labels, np.int64) if has_label else None
+    found = np.array(labels, np.int64) if label else None
     return None if found is None or (found == -1).all() else found, _order(ids)
 
 

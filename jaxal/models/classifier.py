@@ -1,5 +1,7 @@
 """An encoder and a head in one network."""
 
+import inspect
+
 import flax.linen as nn
 import jax
 
@@ -13,11 +15,13 @@ class Classifier(nn.Module):
 
     Attributes:
       encoder: from `jaxal.models.encoders`, or any module of the same signature.
-      head: what maps features to logits.
+      head: a module that maps features ``[n, f]`` to logits ``[n, c]``, or to a tuple that begins
+        with them, as `DenseHead` does. It is given ``train`` and ``mask`` by keyword where its
+        ``__call__`` names them; so `flax.linen.Dense` is one.
     """
 
     encoder: nn.Module
-    head: DenseHead
+    head: nn.Module
 
     def __call__(
         self,
@@ -42,16 +46,22 @@ class Classifier(nn.Module):
           Logits ``[n, c]`` and the encoder's features ``[n, f]``, float32.
 
         Raises:
-          ValueError: what the encoder or the head raises, or a head that was made for another
-            number of features.
+          ValueError: what the encoder or the head raises, or a `DenseHead` that was made for
+            another number of features.
         """
         features = self.encoder(images, train=train and not freeze_stats, mask=mask)
-        first = "dense_0" if self.head.features else "output"
+        if isinstance(self.head, DenseHead):
+            self._check_width(self.head, features.shape[1])
+        named = inspect.signature(self.head.__call__).parameters
+        options = {"train": train, "mask": mask}
+        out = self.head(features, **{name: x for name, x in options.items() if name in named})
+        return out[0] if isinstance(out, tuple) else out, features
+
+    def _check_width(self, head: DenseHead, width: int) -> None:
+        first = "dense_0" if head.features else "output"
         layers = self.variables.get("params", {}).get("head", {})
-        if first in layers and layers[first]["kernel"].shape[0] != features.shape[1]:
+        if first in layers and layers[first]["kernel"].shape[0] != width:
             raise ValueError(
-                f"variables: expected a head on the {features.shape[1]} features of the encoder, "
+                f"variables: expected a head on the {width} features of the encoder, "
                 f"found one on {layers[first]['kernel'].shape[0]}"
             )
-        logits, _ = self.head(features, train=train, mask=mask)
-        return logits, features

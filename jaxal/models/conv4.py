@@ -1,13 +1,11 @@
 """The Conv-4 of few-shot learning."""
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxal.models.layers import Conv, batch_norm, check_images
+from jaxal.models.layers import Conv, bound_batch_norm, check_images
 
 __all__ = ["Conv4"]
 
@@ -57,9 +55,10 @@ class Conv4(nn.Module):
           ``[n, num_features]`` float32.
 
         Raises:
-          ValueError: images of another shape or not floating-point, or a mask of another length.
+          ValueError: images of another shape or number of channels or not floating-point, or a
+            mask of another length.
         """
-        check_images(images, mask)
+        check_images(images, mask, self, "conv0")
         if self.num_features < 1:
             raise ValueError(f"image_size: expected at least 16, found {self.image_size}")
         if images.shape[1:3] != (self.image_size, self.image_size):
@@ -67,14 +66,7 @@ class Conv4(nn.Module):
                 f"images: expected {self.image_size} × {self.image_size} pixels, Conv4's "
                 f"image_size, found shape {images.shape}"
             )
-        norm = functools.partial(
-            batch_norm,
-            train=train,
-            mask=mask,
-            momentum=self.momentum,
-            epsilon=self.epsilon,
-            dtype=self.dtype,
-        )
+        norm = bound_batch_norm(self, train=train, mask=mask)
         x = images
         for i in range(_NUM_BLOCKS):
             conv = Conv(self.num_filters, use_bias=True, dtype=self.dtype, name=f"conv{i}")

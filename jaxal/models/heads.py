@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 
 from jaxal.checks import check_positive
 from jaxal.kernels.dense import Activation, BatchNormStats, DenseLayer
+from jaxal.models.layers import batch_norm
 
 __all__ = ["DenseHead", "frozen_apply", "head_layers"]
 
@@ -65,12 +66,14 @@ class DenseHead(nn.Module):
         for i, width in enumerate(self.features):
             x = nn.Dense(width, use_bias=self.use_bias, name=f"dense_{i}")(x)
             if self.use_batch_norm:
-                x = nn.BatchNorm(
-                    use_running_average=not train,
+                x = batch_norm(
+                    x,
+                    name=f"norm_{i}",
+                    train=train,
+                    mask=mask,
                     momentum=self.momentum,
                     epsilon=self.epsilon,
-                    name=f"norm_{i}",
-                )(x, mask=None if mask is None else mask[:, None])
+                )
             x = self.activation(x)
         return nn.Dense(self.num_outputs, use_bias=self.use_bias, name="output")(x), x
 

@@ -1,6 +1,7 @@
 """What the convolutional encoders are made of."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -9,11 +10,12 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
-__all__ = ["Conv", "batch_norm", "check_images"]
+__all__ = ["Conv", "Norm", "batch_norm", "bound_batch_norm", "check_images"]
 
 # Variance 2 / fan-out, as ResNet and those after it start (He et al., arXiv 1502.01852).
 _INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
+Norm = Callable[..., jax.Array]  # of channels [n, ..., c], by keyword the module's name
 Pads = list[tuple[int, int]]
 
 
@@ -79,31 +81,53 @@ def batch_norm(
     mask: jax.Array | None,
     momentum: float,
     epsilon: float,
-    dtype: DTypeLike,
+    dtype: DTypeLike | None = None,
 ) -> jax.Array:
     """Normalise channels, inside a module's ``__call__``.
 
     Args:
-      x: ``[n, h, w, c]``.
+      x: ``[n, ..., c]``.
       name: of the `nn.BatchNorm`.
       train: normalise by the batch and update the running statistics; else by the latter.
       mask: ``[n]`` bool, False where an image is padding and must not count; None where all count.
       momentum: how much of the running statistics a training step keeps.
       epsilon: added to variances.
-      dtype: of the result; statistics are float32 at least.
+      dtype: of the result, None for that of ``x`` but float32 at least; statistics are float32 at
+        least.
+
+    Returns:
+      ``[n, ..., c]``.
     """
     norm = nn.BatchNorm(
         use_running_average=not train, momentum=momentum, epsilon=epsilon, dtype=dtype, name=name
     )
-    return norm(x, mask=None if mask is None else mask[:, None, None, None])
+    return norm(x, mask=None if mask is None else mask.reshape(-1, *[1] * (x.ndim - 1)))
 
 
-def check_images(images: jax.Array, mask: jax.Array | None) -> None:
-    """Check what an encoder is given.
+def bound_batch_norm(module: Any, *, train: bool, mask: jax.Array | None) -> Norm:
+    """Bind `batch_norm` to a module's ``momentum``, ``epsilon`` and ``dtype``."""
+    return functools.partial(
+        batch_norm,
+        train=train,
+        mask=mask,
+        momentum=module.momentum,
+        epsilon=module.epsilon,
+        dtype=module.dtype,
+    )
+
+
+def check_images(images: jax.Array, mask: jax.Array | None, encoder: nn.Module, first: str) -> None:
+    """Check what an encoder is given, inside its ``__call__``.
+
+    Args:
+      images: to be ``[n, h, w, c]``.
+      mask: to be ``[n]``, or None.
+      encoder: the module.
+      first: name of its first convolution, whose kernel, where there is one yet, gives ``c``.
 
     Raises:
-      ValueError: images that are not ``[n, h, w, c]`` or not floating-point numbers, or a mask of
-        another length.
+      ValueError: images of another shape, not floating-point numbers or of another number of
+        channels than the parameters are for, or a mask of another length.
     """
     if jnp.ndim(images) != 4:
         raise ValueError(f"images: expected [n, h, w, c], found shape {jnp.shape(images)}")
@@ -114,6 +138,12 @@ def check_images(images: jax.Array, mask: jax.Array | None) -> None:
         )
     if mask is not None and mask.shape != images.shape[:1]:
         raise ValueError(f"mask: expected shape {images.shape[:1]}, found {mask.shape}")
+    kernel = encoder.variables.get("params", {}).get(first, {}).get("kernel")
+    if kernel is not None and kernel.shape[2] != images.shape[3]:
+        raise ValueError(
+            f"images: expected {kernel.shape[2]} channels, as the encoder's parameters are for, "
+            f"found shape {images.shape}"
+        )
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads, groups: int = 1) -> Any:

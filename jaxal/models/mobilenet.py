@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxal.models.layers import Conv, batch_norm, check_images
+from jaxal.models.layers import Conv, Norm, bound_batch_norm, check_images
 
 __all__ = ["MobileNetV2"]
 
@@ -77,23 +77,17 @@ class MobileNetV2(nn.Module):
           ``[n, num_features]`` float32.
 
         Raises:
-          ValueError: images of another shape or not floating-point, or a mask of another length.
+          ValueError: images of another shape or number of channels or not floating-point, or a
+            mask of another length.
         """
-        check_images(images, mask)
+        check_images(images, mask, self, "stem_conv")
         conv = functools.partial(
             Conv,
             use_bias=not self.use_batch_norm,
             same_padding=self.same_padding,
             dtype=self.dtype,
         )
-        norm = functools.partial(
-            batch_norm,
-            train=train,
-            mask=mask,
-            momentum=self.momentum,
-            epsilon=self.epsilon,
-            dtype=self.dtype,
-        )
+        norm = bound_batch_norm(self, train=train, mask=mask)
         layer = functools.partial(_layer, conv, norm if self.use_batch_norm else None)
         x = layer(images, "stem", self.stem_features, stride=2)
         for i, block in enumerate(self.blocks):
@@ -119,7 +113,7 @@ class _InvertedResidual(nn.Module):
 
 def _layer(
     conv: Callable[..., Conv],
-    norm: Callable[..., jax.Array] | None,
+    norm: Norm | None,
     x: jax.Array,
     name: str,
     features: int,

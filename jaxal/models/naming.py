@@ -12,16 +12,19 @@ from jaxal.models.resnet import ResNet
 from jaxal.models.vit import ViT
 from jaxal.models.wide_resnet import WideResNet
 
-__all__ = ["NAMINGS", "Naming", "Path"]
+__all__ = ["NAMINGS", "Naming", "VariablePath"]
 
-Path = tuple[str, ...]  # of a parameter or a statistic in its collection: ("conv1", "kernel")
+# Of a parameter or a statistic in its collection: ("conv1", "kernel").
+VariablePath = tuple[str, ...]
 
 
 class Naming(NamedTuple):
     """How one source of weights names and lays out what an encoder holds."""
 
     encoder: type[nn.Module]
-    source: Callable[[Any, Path], str]  # of an encoder and a path: the name, without a prefix
+    source: Callable[
+        [Any, VariablePath], str
+    ]  # of an encoder and a path: the name, without a prefix
     prefixes: tuple[str, ...] = ("",)  # what files put before names, in the order they are tried
     ignored: str = r"$."  # regular expression: starts of names that are known and not needed
     torch_layout: bool = True  # kernels OIHW, and [out, in]; else as in Flax
@@ -35,7 +38,8 @@ _TORCH_LEAVES = {
     "mean": "running_mean",
     "var": "running_var",
 }
-# The first of a pair is the network that its authors evaluate, the second its moving average.
+# The first of a pair is the network that its authors evaluate: the trained one before its moving
+# average, but of DINO the teacher, which is the student's.
 _SELF_SUPERVISED = (
     "module.encoder.",  # SimSiam
     "module.encoder_q.",  # MoCo v1 and v2, MoCo-EMAN
@@ -46,13 +50,13 @@ _SELF_SUPERVISED = (
     "module.ema.backbone.",
     "module.base_encoder.",  # MoCo v3
     "module.momentum_encoder.",
-    "backbone.",  # DINO's teacher
-    "module.backbone.",  # DINO's student
+    "backbone.",  # DINO: the teacher
+    "module.backbone.",  # and the student
 )
 _PLAIN = ("", "module.")  # the second from data-parallel training
 
 
-def _torch(rename: Callable[[Any, str], str], encoder: Any, path: Path) -> str:
+def _torch(rename: Callable[[Any, str], str], encoder: Any, path: VariablePath) -> str:
     """Rename each module on the path, and the parameter as PyTorch does."""
     *modules, leaf = path
     return ".".join([*(rename(encoder, name) for name in modules), _TORCH_LEAVES[leaf]])
@@ -67,7 +71,7 @@ def _wide_resnet(encoder: WideResNet, name: str) -> str:
     return "convShortcut" if name == "shortcut" else name.replace("_", ".layer.")  # block1_0
 
 
-def _mobilenet(encoder: MobileNetV2, path: Path) -> str:
+def _mobilenet(encoder: MobileNetV2, path: VariablePath) -> str:
     *modules, leaf = path
     layer, kind = modules[-1].split("_")
     offset = 1 if kind == "bn" else 0
@@ -85,7 +89,7 @@ def _mobilenet(encoder: MobileNetV2, path: Path) -> str:
     return f"{name}.{_TORCH_LEAVES[leaf]}"
 
 
-def _folded_mobilenet(encoder: MobileNetV2, path: Path) -> str:
+def _folded_mobilenet(encoder: MobileNetV2, path: VariablePath) -> str:
     """Number the convolutions as they come."""
     order = ["stem_conv"]
     for i, (expansion, *_) in enumerate(encoder.blocks):
@@ -96,7 +100,7 @@ def _folded_mobilenet(encoder: MobileNetV2, path: Path) -> str:
     return f"conv{order.index(name):02d}/{path[-1]}" if name in order else "/".join(path)
 
 
-def _timm(encoder: ViT, path: Path) -> str:
+def _timm(encoder: ViT, path: VariablePath) -> str:
     if len(path) == 1:
         return path[0]  # cls_token, pos_embed
     inner = {
@@ -109,7 +113,7 @@ def _timm(encoder: ViT, path: Path) -> str:
     return _torch(lambda _, name: inner.get(name, name.replace("block", "blocks.")), encoder, path)
 
 
-def _clip(encoder: ViT, path: Path) -> str:
+def _clip(encoder: ViT, path: VariablePath) -> str:
     special = {
         ("cls_token",): "class_embedding",
         ("pos_embed",): "positional_embedding",

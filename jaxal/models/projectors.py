@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxal.checks import check_positive
+from jaxal.models.layers import batch_norm
 
 __all__ = ["MLP", "Projected"]
 
@@ -42,13 +43,15 @@ class MLP(nn.Module):
             normalized = not last or self.normalize_output
             x = nn.Dense(width, use_bias=not normalized, dtype=self.dtype, name=f"dense_{i}")(x)
             if normalized:
-                x = nn.BatchNorm(
-                    use_running_average=not train,
+                x = batch_norm(
+                    x,
+                    name=f"norm_{i}",
+                    train=train,
+                    mask=mask,
                     momentum=self.momentum,
                     epsilon=_EPSILON,
                     dtype=self.dtype,
-                    name=f"norm_{i}",
-                )(x, mask=None if mask is None else mask[:, None])
+                )
             if not last:
                 x = nn.relu(x)
         return x.astype(jnp.float32)

@@ -10,11 +10,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxal.checks import check_choice
-from jaxal.models.layers import Conv, batch_norm, check_images
+from jaxal.models.layers import Conv, Norm, bound_batch_norm, check_images
 
 __all__ = ["ResNet"]
 
-Norm = Callable[..., jax.Array]
 Stem = Literal["imagenet", "cifar"]
 
 
@@ -66,19 +65,12 @@ class ResNet(nn.Module):
           ``[n, num_features]`` float32.
 
         Raises:
-          ValueError: images of another shape or not floating-point, a mask of another length, or a
-            stem that is not one of the two.
+          ValueError: images of another shape or number of channels or not floating-point, a mask
+            of another length, or a stem that is not one of the two.
         """
-        check_images(images, mask)
+        check_images(images, mask, self, "conv1")
         check_choice(self.stem, "stem", Stem)
-        norm = functools.partial(
-            batch_norm,
-            train=train,
-            mask=mask,
-            momentum=self.momentum,
-            epsilon=self.epsilon,
-            dtype=self.dtype,
-        )
+        norm = bound_batch_norm(self, train=train, mask=mask)
         size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         x = Conv(self.width, size=size, stride=stride, dtype=self.dtype, name="conv1")(images)
         x = nn.relu(norm(x, name="bn1"))

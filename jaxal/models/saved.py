@@ -1,7 +1,7 @@
 """Keep variables in one small file: an ``.npz`` that also says what they are of."""
 
 import json
-import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from flax.core import unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxal.models.weight_files import read_weights
-from jaxal.records import check_path, describe
+from jaxal.records import check_path, describe, replacing
 
 __all__ = ["is_saved", "load_variables", "save_variables"]
 
@@ -25,11 +25,13 @@ def save_variables(path: str | Path, variables: Mapping[str, Any], about: Any = 
 
     Args:
       path: the file, ending in ``.npz``; replaced if it is there.
-      variables: ``params`` and, where there are any, ``batch_stats``, float32.
+      variables: ``params`` and, where there are any, ``batch_stats``, in dtypes of NumPy's own,
+        such as float32; bfloat16 is none.
       about: what JSON can hold, such as the encoder's name and how it was trained.
 
     Raises:
-      ValueError: another ending, a folder that is not there, or other collections.
+      ValueError: another ending, a folder that is not there, other collections, or a dtype that
+        the format lacks.
     """
     path = check_path(path)
     if path.suffix != ".npz":
@@ -39,21 +41,29 @@ def save_variables(path: str | Path, variables: Mapping[str, Any], about: Any = 
         raise ValueError(f"variables: expected params and batch_stats, found {sorted(variables)}")
     leaves = flatten_dict(unfreeze(dict(variables)))
     flat = {"/".join(key): np.asarray(x) for key, x in leaves.items()}
+    for name, array in flat.items():
+        if array.dtype.kind not in "biufc":
+            raise ValueError(
+                f"variables: expected numbers of NumPy's own dtypes, such as float32, found "
+                f"{array.dtype} in {name}"
+            )
     text = json.dumps(describe(about, "about"))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **{_ABOUT: np.array(text), **flat})  # type: ignore[arg-type]
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        np.savez(file, **{_ABOUT: np.array(text), **flat})  # type: ignore[arg-type]
 
 
 def is_saved(path: str | Path) -> bool:
-    """Tell whether a file is one of `save_variables`, rather than published weights."""
-    if Path(path).suffix != ".npz" or not Path(path).is_file():
+    """Tell whether a file is one of `save_variables`, rather than published weights.
+
+    Of the file its list of arrays is read only.
+    """
+    if Path(path).suffix != ".npz":
         return False
-    return _ABOUT in read_weights(path)
+    try:
+        with zipfile.ZipFile(path) as file:
+            return f"{_ABOUT}.npy" in file.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def load_variables(path: str | Path) -> tuple[dict[str, Any], Any]:

@@ -85,10 +85,10 @@ class ViT(nn.Module):
           ``[n, num_features]`` float32.
 
         Raises:
-          ValueError: images of another shape or not floating-point, a mask of another length, or
-            sizes that do not divide one another.
+          ValueError: images of another shape or number of channels or not floating-point, a mask
+            of another length, or sizes that do not divide one another.
         """
-        check_images(images, mask)
+        check_images(images, mask, self, "patch_embed")
         self._check_sizes(images.shape)
         patch = self.patch_size
         norm = functools.partial(_layer_norm, epsilon=self.epsilon, dtype=self.dtype)

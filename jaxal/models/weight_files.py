@@ -1,9 +1,12 @@
 """Read arrays by name from the files that weights are published in."""
 
+import argparse
+import contextlib
 import importlib
 import json
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,17 @@ _SAFETENSORS = {
 }
 # Where training scripts keep the network among optimiser states and counters.
 _WRAPPERS = ("state_dict", "model", "teacher", "student")
+# What damaged and foreign archives make zipfile, zlib and NumPy raise.
+_NPZ_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    RuntimeError,  # and NotImplementedError
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
@@ -38,8 +52,8 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
 
     Args:
       path: ``.npz``, ``.safetensors``, or a PyTorch checkpoint (``.pt``, ``.pth``, ``.bin``,
-        ``.ckpt``, ``.tar``), for which torch has to be installed. Of a checkpoint nothing but
-        tensors is loaded, never code, and the network is looked for under ``state_dict``,
+        ``.ckpt``, ``.tar``), for which torch has to be installed. Of a checkpoint tensors and
+        plain values are loaded, never code, and the network is looked for under ``state_dict``,
         ``model``, ``teacher`` and ``student``, in this order.
 
     Returns:
@@ -63,7 +77,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError) as error:
+    except _NPZ_ERRORS as error:
         raise ValueError(f"{path}: damaged, or not an .npz file of arrays ({error})") from error
 
 
@@ -109,7 +123,8 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         if _is_torchscript(path):  # as OpenAI publishes CLIP
             loaded = torch.jit.load(str(path), map_location="cpu").state_dict()
         else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            with _namespaces_allowed(torch):
+                loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes unpickling raise anything
         raise ValueError(
             f"{path}: damaged, or holding more than tensors, which is not loaded since it could "
@@ -143,6 +158,15 @@ def _is_torchscript(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as file:
         return any(name.endswith("/constants.pkl") for name in file.namelist())
+
+
+def _namespaces_allowed(torch: Any) -> contextlib.AbstractContextManager[Any]:
+    """Let checkpoints hold the options of the script that made them, as DINO's do.
+
+    A namespace is plain attributes and runs no code. Before torch 2.5, none can be allowed.
+    """
+    safe_globals = getattr(torch.serialization, "safe_globals", None)
+    return safe_globals([argparse.Namespace]) if safe_globals else contextlib.nullcontext()
 
 
 def _to_numpy(tensor: Any, torch: Any) -> np.ndarray:

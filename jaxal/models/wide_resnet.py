@@ -1,14 +1,13 @@
 """Wide residual networks, as semi-supervised learning uses them."""
 
 import functools
-from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxal.models.layers import Conv, batch_norm, check_images
+from jaxal.models.layers import Conv, Norm, bound_batch_norm, check_images
 
 __all__ = ["WideResNet"]
 
@@ -64,22 +63,15 @@ class WideResNet(nn.Module):
           ``[n, num_features]`` float32.
 
         Raises:
-          ValueError: images of another shape or not floating-point, a mask of another length, or a
-            depth that no network has.
+          ValueError: images of another shape or number of channels or not floating-point, a mask
+            of another length, or a depth that no network has.
         """
-        check_images(images, mask)
+        check_images(images, mask, self, "conv1")
         if self.depth < 10 or self.depth % 6 != 4:
             raise ValueError(
                 f"depth: expected 4 more than a multiple of 6, at least 10, found {self.depth}"
             )
-        norm = functools.partial(
-            batch_norm,
-            train=train,
-            mask=mask,
-            momentum=self.momentum,
-            epsilon=self.epsilon,
-            dtype=self.dtype,
-        )
+        norm = bound_batch_norm(self, train=train, mask=mask)
         x = Conv(self.base_features, use_bias=True, dtype=self.dtype, name="conv1")(images)
         for group in range(3):
             features = self.base_features * self.width << group
@@ -104,7 +96,7 @@ class _Block(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array, norm: Callable[..., jax.Array]) -> jax.Array:
+    def __call__(self, x: jax.Array, norm: Norm) -> jax.Array:
         conv = functools.partial(Conv, use_bias=True, dtype=self.dtype)
         y = nn.leaky_relu(norm(x, name="bn1"), _SLOPE) if self.activate else x
         x = y if self.activate_shortcut and x.shape[-1] != self.features else x

@@ -69,7 +69,8 @@ def test_pad_and_crop_gives_every_shift_equally_often(mode):
 
 
 def test_no_padding_changes_nothing(photo):
-    np.testing.assert_array_equal(pad_and_crop(KEY, unit(photo), padding=0), unit(photo))
+    for none in (0, np.int64(0)):
+        np.testing.assert_array_equal(pad_and_crop(KEY, unit(photo), padding=none), unit(photo))
 
 
 @pytest.mark.parametrize("size", [1, 2, 16, 17, (5, 40), (4, 9)])
@@ -176,6 +177,7 @@ def test_random_resized_crop_is_its_box_resized_by_pil(photo):
     [
         (lambda x: pad_and_crop(KEY, x, padding=-1), "padding: .*at least 0, found -1"),
         (lambda x: pad_and_crop(KEY, x, padding=1.5), "padding: .*found 1.5"),
+        (lambda x: pad_and_crop(KEY, x, padding=True), "padding: .*found True"),
         (lambda x: pad_and_crop(KEY, x, padding=4), "padding: .*less than .*4 x 5, found 4"),
         (lambda x: pad_and_crop(KEY, x, mode="edge"), "mode: .*reflect.* found 'edge'"),
         (lambda x: center_crop(x, size=5), "size: expected at most .*4 x 5, found 5 x 5"),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from jaxal.augment.levels import autocontrast, equalize, invert, posterize, solarize
+from jaxal.augment.levels import autocontrast, equalize, posterize, solarize
 
 
 def unit(image):
@@ -17,10 +17,6 @@ def exactly(ours, image):
 
 
 jitted = functools.cache(jax.jit)
-
-
-def test_invert_is_pil(picture):
-    exactly(jitted(invert)(unit(picture)), ImageOps.invert(Image.fromarray(picture)))
 
 
 @pytest.mark.parametrize("threshold", [0, 1, 64, 128, 255, 256])
@@ -65,7 +61,7 @@ def test_equalize_of_skewed_histograms_is_pil(seed, size):
     exactly(jitted(equalize)(unit(image)), ImageOps.equalize(Image.fromarray(image)))
 
 
-@pytest.mark.parametrize("function", [invert, autocontrast, equalize])
+@pytest.mark.parametrize("function", [autocontrast, equalize])
 @pytest.mark.parametrize("channels", [1, 5])
 def test_channels_are_on_their_own(function, channels):
     rng = np.random.default_rng(0)

@@ -197,7 +197,25 @@ def test_blur_is_left_to_images_over_32_pixels(view, size, blur, blurs, monkeypa
     assert len(calls) == blurs
 
 
-def test_bad_sizes_are_named_at_once():
-    for view in (simclr_view, simsiam_view):
-        with pytest.raises(ValueError, match=r"size: .*found 0"):
-            view(0)
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: simclr_view(0), "size: .*found 0"),
+        (lambda: simsiam_view(0), "size: .*found 0"),
+        (lambda: simsiam_view(8, area=(0.5, 0.2)), "area: .*low <= high"),
+        (lambda: simclr_view(8, area=(0.0, 1.0)), "area: .*above 0"),
+        (lambda: simclr_view(8, strength=3), "strength: expected at most 2.5, .*found 3"),
+        (lambda: simclr_view(8, strength=-1), "strength: .*found -1"),
+        (lambda: weak(padding=-1), "padding: .*at least 0, found -1"),
+        (lambda: strong(padding=-1), "padding: .*at least 0, found -1"),
+        (lambda: strong(num_operations=0), "num_operations: .*found 0"),
+        (lambda: strong(cutout_size=0), "cutout_size: .*found 0"),
+    ],
+)
+def test_bad_options_are_named_at_once(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_the_largest_strength_is_half_a_turn_of_hue():
+    jax.eval_shape(simclr_view(8, strength=2.5), KEY, jnp.zeros((16, 16, 3)))

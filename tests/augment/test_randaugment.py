@@ -207,6 +207,20 @@ def test_cutout_is_a_square_cut_at_the_edges():
             lambda x: rand_augment(KEY, x, ranges={"rotate": (3, 1)}),
             r"ranges\['rotate'\]: .*low <= high",
         ),
+        (
+            lambda x: rand_augment(KEY, x, ranges={"posterize": (4, 9)}),
+            r"ranges\['posterize'\]: expected magnitudes in 0..8, found \(4, 9\)",
+        ),
+        (
+            lambda x: rand_augment(KEY, x, ranges={"solarize": (0, 256)}),
+            r"ranges\['solarize'\]: expected magnitudes in 0..1, found \(0, 256\)",
+        ),
+        (
+            lambda x: rand_augment(KEY, x, ranges={"contrast": (-0.1, 1)}),
+            r"ranges\['contrast'\]: .* 0.0 or more, found -0.1",
+        ),
+        (lambda x: apply_operation(x, 14, 0.5), "operation: expected indices in 0..13, found 14"),
+        (lambda x: apply_operation(x, -1, 0.5), "operation: expected indices in 0..13, found -1"),
         (lambda x: rand_augment(KEY, x, fill=2), "fill: .*found 2"),
         (lambda x: rand_augment(KEY, x[..., :2]), "image: expected 1 or 3 channels, found 2"),
         (lambda x: cutout(KEY, x, size=0), "size: .*found 0"),

@@ -2,13 +2,14 @@ import errno
 import json
 import os
 import shutil
+import sys
 import types
 
 import numpy as np
 import pytest
 
 from jaxal.data import cache
-from jaxal.data.cache import cache_paths, finish_cache, map_cache, open_writer
+from jaxal.data.cache import cache_paths, map_cache, open_writer
 
 ROWS = np.random.default_rng(0).normal(size=(23, 5)).astype(np.float32)
 SETTINGS = {"encoder": "linear"}
@@ -30,7 +31,6 @@ def write(folder, stop=23, *, resume=True, meanwhile=lambda: None):
                 raise StoppedError
             meanwhile()
             writer.append(ROWS[writer.done : writer.done + 4])
-    finish_cache(of_rows[0])
     return map_cache(*of_rows)
 
 
@@ -205,6 +205,30 @@ def test_another_process_is_kept_away(tmp_path):
             write(tmp_path)
 
     np.testing.assert_array_equal(write(tmp_path, meanwhile=meanwhile), ROWS)
+
+
+def test_the_final_name_is_given_while_others_are_kept_away(tmp_path, monkeypatch):
+    pytest.importorskip("fcntl")
+    replace, tried = os.replace, []
+
+    def meanwhile(source, target):
+        if target == tmp_path / "x.npy":
+            tried.append(target)
+            with pytest.raises(BlockingIOError, match="another process is writing it"):
+                write(tmp_path, resume=False)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", meanwhile)
+    np.testing.assert_array_equal(write(tmp_path), ROWS)
+    assert len(tried) == 1 and names(tmp_path) == ["x.json", "x.npy"]
+
+
+def test_systems_without_locks(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with pytest.raises(StoppedError):
+        write(tmp_path, 8)
+    np.testing.assert_array_equal(write(tmp_path), ROWS)
+    assert names(tmp_path) == ["x.json", "x.npy"]
 
 
 @pytest.mark.parametrize("event", ["finished", "failed"])

@@ -1,11 +1,14 @@
 import io
+import struct
 import sys
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxal.data.decoding import check_channels, check_image, decode_image, require_pillow
+from jaxal.data import decoding
+from jaxal.data.decoding import check_channels, decode_image, probe_image, require_pillow
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (6, 9, 3), np.uint8)
@@ -19,6 +22,20 @@ def encoded(image, kind="PNG", **options):
 
 def decoded(data, **options):
     return decode_image(io.BytesIO(data), **options)
+
+
+def broken_png(pixels):
+    """Encode a PNG whose compressed pixels stop halfway, with checksums that are right."""
+    height, width, _ = pixels.shape
+
+    def chunk(kind, data):
+        checksum = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + checksum
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    stream = zlib.compress(b"".join(b"\0" + row.tobytes() for row in pixels))
+    chunks = ((b"IHDR", header), (b"IDAT", stream[: len(stream) // 2]), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*entry) for entry in chunks)
 
 
 def test_lossless_images_are_exact(tmp_path):
@@ -111,21 +128,51 @@ def test_what_cannot_be_decoded_says_why():
 
 @pytest.mark.parametrize("full", [False, True])
 def test_check_gives_height_and_width(tmp_path, full):
-    for kind in ("png", "jpg", "bmp", "gif"):
+    for kind in ("png", "jpg", "bmp", "gif", "tif", "webp"):
         path = tmp_path / f"x.{kind}"
         Image.fromarray(COLOUR).save(path)
-        assert check_image(path, full=full) == (6, 9)
+        assert probe_image(path, full=full) == (6, 9)
 
 
-@pytest.mark.parametrize("kind", ["png", "jpg"])
-def test_every_truncation_is_found_by_the_cheap_check(tmp_path, kind):
+def with_thumbnail(pixels):
+    """Give options that put a JPEG of the image before a JPEG's pixels, as cameras do."""
+    empty_directory = b"Exif\0\0II*\0\x08\0\0\0" + bytes(6)
+    return {"exif": empty_directory + encoded(Image.fromarray(pixels), "JPEG")}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of what is missing
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("png", lambda pixels: {}),
+        ("jpg", lambda pixels: {}),
+        ("jpg", with_thumbnail),
+        ("jpg", lambda pixels: {"progressive": True, **with_thumbnail(pixels)}),
+        ("bmp", lambda pixels: {}),
+        ("gif", lambda pixels: {}),
+        ("ppm", lambda pixels: {}),
+        ("tif", lambda pixels: {}),
+        ("webp", lambda pixels: {"lossless": True}),
+    ],
+    ids=["png", "jpg", "thumbnail", "progressive", "bmp", "gif", "ppm", "tif", "webp"],
+)
+def test_every_truncation_is_found_by_the_cheap_check(tmp_path, kind, options):
     path = tmp_path / f"x.{kind}"
-    Image.fromarray(RNG.integers(0, 256, (24, 24, 3), np.uint8)).save(path)
+    pixels = RNG.integers(0, 256, (24, 24, 3), np.uint8)
+    Image.fromarray(pixels).save(path, **options(pixels))
     whole = path.read_bytes()
+    assert probe_image(path, full=False) == (24, 24)
     for size in range(0, len(whole) - 16, 37):
         path.write_bytes(whole[:size])
         with pytest.raises(ValueError, match=r"\w"):
-            check_image(path, full=False)
+            probe_image(path, full=False)
+
+
+def test_whole_jpegs_are_not_decoded(tmp_path, monkeypatch):
+    path = tmp_path / "x.jpg"
+    Image.fromarray(COLOUR).save(path, **with_thumbnail(COLOUR))
+    monkeypatch.setattr(decoding, "decode_image", lambda path: pytest.fail("decoded"))
+    assert probe_image(path, full=False) == (6, 9)
 
 
 def test_jpegs_that_something_follows_are_whole(tmp_path):
@@ -133,22 +180,24 @@ def test_jpegs_that_something_follows_are_whole(tmp_path):
     Image.fromarray(COLOUR).save(path)
     whole = path.read_bytes()
     path.write_bytes(whole + bytes(200_000))
-    assert check_image(path, full=False) == (6, 9)
+    assert probe_image(path, full=False) == (6, 9)
     path.write_bytes(whole[:-40] + bytes(200_000))
     # Zeros decode to something; what matters is that the decoder is asked.
-    assert check_image(path, full=False) == (6, 9)
+    assert probe_image(path, full=False) == (6, 9)
 
 
 def test_damage_within_a_file_is_found_by_decoding(tmp_path):
-    path = tmp_path / "x.bmp"
-    Image.fromarray(COLOUR).save(path)
-    path.write_bytes(path.read_bytes()[:-30])
-    assert check_image(path, full=False) == (6, 9)
+    path = tmp_path / "x.png"
+    path.write_bytes(broken_png(COLOUR))
+    assert probe_image(path, full=False) == (6, 9)
     with pytest.raises(ValueError, match="truncated"):
-        check_image(path, full=True)
+        probe_image(path, full=True)
+
+
+def test_images_of_32_bits_are_refused(tmp_path):
+    Image.fromarray(np.zeros((4, 4), np.int32)).save(tmp_path / "x.tif")
     with pytest.raises(ValueError, match="32"):
-        Image.fromarray(np.zeros((4, 4), np.int32)).save(tmp_path / "x.tif")
-        check_image(tmp_path / "x.tif", full=False)
+        probe_image(tmp_path / "x.tif", full=False)
 
 
 @pytest.mark.parametrize("channels", [0, 2, 4, True, "3", None])

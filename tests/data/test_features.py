@@ -289,10 +289,10 @@ def test_bad_paths_are_named(tmp_path):
         extract(tmp_path / "x")
 
 
-def test_meshes_of_other_axes_are_named(tmp_path):
-    mesh = jax.make_mesh((1,), ("model",))
-    with pytest.raises(ValueError, match=r"mesh: expected one axis 'data'.*'model'"):
-        extract(tmp_path / "x", mesh=mesh)
+def test_what_is_no_mesh_of_one_axis_is_named(tmp_path):
+    for mesh, found in ((jax.make_mesh((1,), ("model",)), "'model'"), ("data", "str")):
+        with pytest.raises(ValueError, match=rf'mesh: expected the single axis "data".*{found}'):
+            extract(tmp_path / "x", mesh=mesh)
 
 
 def test_record_tells_what_the_features_are(tmp_path):

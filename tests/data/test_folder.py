@@ -1,3 +1,6 @@
+import errno
+import os
+import struct
 import subprocess
 import sys
 import warnings
@@ -90,10 +93,12 @@ def test_many_problems_are_shortened(pets):
 
 def test_decoding_finds_what_headers_hide(pets):
     root, _ = pets
-    path = root / "dog" / "deep" / "c.bmp"
-    path.write_bytes(path.read_bytes()[:-20])
+    path = root / "dog" / "a.png"
+    # No pixels between header and end, and checksums that are right.
+    whole = path.read_bytes()
+    path.write_bytes(whole[:33] + struct.pack(">I", 0) + b"IDAT\x35\xaf\x06\x1e" + whole[-12:])
     source = open_folder(root)
-    with pytest.raises(ValueError, match=r"c.bmp: cannot be decoded \(.*truncated"):
+    with pytest.raises(ValueError, match=r"a.png: cannot be decoded \("):
         source.load(np.arange(4))
     with pytest.warns(UserWarning) as caught:
         assert len(open_folder(root, check="decode")) == 3
@@ -101,6 +106,29 @@ def test_decoding_finds_what_headers_hide(pets):
         "left out 1 of 4 imag",
         "one image only in 1 ",
     ]
+
+
+def test_truncated_bmps_are_left_out_by_default(pets):
+    root, pixels = pets
+    path = root / "dog" / "deep" / "c.bmp"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.warns(UserWarning, match=r"left out 1 of 4|one image only"):
+        source = open_folder(root)
+    np.testing.assert_array_equal(source.load(np.arange(3)), pixels[:3])
+
+
+def test_folders_that_cannot_be_listed_are_named(pets, monkeypatch):
+    root, _ = pets
+    scandir = os.scandir
+
+    def refuse(path="."):
+        if os.fspath(path) == str(root / "dog" / "deep"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ValueError, match=r"path: .*listed, found .*dog/deep \(Permission denied\)"):
+        open_folder(root)
 
 
 def test_files_that_vanish_or_change_are_named(pets):
@@ -128,6 +156,26 @@ def test_small_classes_are_warned_of(pets):
     # The empty class keeps its number, so that another split of the same classes agrees.
     assert source.class_names == ("ape", "bee", "cat", "dog")
     assert source.labels.tolist() == [0, 2, 2, 3, 3]
+
+
+def test_class_names_give_the_labels(pets):
+    root, pixels = pets
+    (root / "notes").mkdir()
+    names = ["dog", "bee", "cat"]
+    with pytest.warns(UserWarning, match="no image in 1 classes: bee"):
+        source = open_folder(root, class_names=names)
+    assert source.class_names == ("dog", "bee", "cat")
+    assert source.labels.tolist() == [0, 0, 2, 2]
+    np.testing.assert_array_equal(source.load(np.arange(4)), pixels[[2, 3, 0, 1]])
+    for wrong, message in (
+        (["cat"], "class_names: expected all sub-folders .*found none for dog"),
+        (["cat", "cat"], "class_names: expected each name once"),
+        ("cat", "class_names: expected a sequence"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            open_folder(root, class_names=wrong)
+    pool = open_folder(root / "cat", class_names=names)
+    assert pool.labels is None and pool.class_names == ("dog", "bee", "cat")
 
 
 def test_a_sound_folder_gives_no_warning(pets):

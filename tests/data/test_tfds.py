@@ -25,30 +25,46 @@ def png(pixels):
     return buffer.getvalue()
 
 
-def prepare(folder, images, *, ids=None, labels=None, shape=(4, 5, 3), version="1.0.0", shards=1):
+CONNECTORS = "tensorflow_datasets.core.features"
+
+
+def image_field(shape):
+    dimensions = [str(-1 if side is None else side) for side in shape]
+    return {
+        "pythonClassName": f"{CONNECTORS}.image_feature.Image",
+        "image": {"dtype": "uint8", "shape": {"dimensions": dimensions}},
+    }
+
+
+def prepare(
+    folder,
+    images,
+    *,
+    ids=None,
+    labels=None,
+    shape=(4, 5, 3),
+    version="1.0.0",
+    shards=1,
+    label="label",
+    supervised=None,
+    masks=None,
+):
     """Write a split "train" as tensorflow-datasets does, without TensorFlow."""
     from tensorflow_datasets.proto import tf_example_pb2
 
-    connectors = "tensorflow_datasets.core.features"
-    fields = {
-        "image": {
-            "pythonClassName": f"{connectors}.image_feature.Image",
-            "image": {
-                "dtype": "uint8",
-                "shape": {"dimensions": [str(-1 if side is None else side) for side in shape]},
-            },
-        }
-    }
+    fields = {"image": image_field(shape)}
+    if masks is not None:
+        fields["mask"] = image_field((4, 5, 1))
     folder = folder / "tiny" / version
     folder.mkdir(parents=True)
     if ids is not None:
-        fields["id"] = {"pythonClassName": f"{connectors}.text_feature.Text", "text": {}}
+        fields["id"] = {"pythonClassName": f"{CONNECTORS}.text_feature.Text", "text": {}}
     if labels is not None:
-        fields["label"] = {
-            "pythonClassName": f"{connectors}.class_label_feature.ClassLabel",
+        fields[label] = {
+            "pythonClassName": f"{CONNECTORS}.class_label_feature.ClassLabel",
             "classLabel": {"numClasses": "3"},
         }
-        (folder / "label.labels.txt").write_text("ant\nbee\ncow\n")
+        (folder / f"{label}.labels.txt").write_text("ant\nbee\ncow\n")
     lengths = [len(part) for part in np.array_split(np.arange(len(images)), shards)]
     rows = iter(range(len(images)))
     for shard, length in enumerate(lengths):
@@ -61,7 +77,9 @@ def prepare(folder, images, *, ids=None, labels=None, shape=(4, 5, 3), version="
             if ids is not None:
                 feature["id"].bytes_list.value.append(ids[row].encode())
             if labels is not None:
-                feature["label"].int64_list.value.append(labels[row])
+                feature[label].int64_list.value.append(labels[row])
+            if masks is not None:
+                feature["mask"].bytes_list.value.append(masks[row])
             writer.write(example.SerializeToString())
         writer.close()
     info = {
@@ -73,12 +91,15 @@ def prepare(folder, images, *, ids=None, labels=None, shape=(4, 5, 3), version="
                 "name": "train",
                 "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
                 "shardLengths": [str(length) for length in lengths],
-                "numBytes": "1000",
+                "numBytes": str(sum(map(len, images))),
             }
         ],
     }
+    if supervised is not None:
+        items = [{"featureKey": key} for key in supervised]
+        info["supervisedKeys"] = {"tuple": {"items": items}}
     features = {
-        "pythonClassName": f"{connectors}.features_dict.FeaturesDict",
+        "pythonClassName": f"{CONNECTORS}.features_dict.FeaturesDict",
         "featuresDict": {"features": fields},
     }
     (folder / "dataset_info.json").write_text(json.dumps(info))
@@ -106,6 +127,7 @@ def test_rows_are_in_the_order_of_the_ids(tmp_path, shards):
     np.testing.assert_array_equal(source.load(np.arange(6)), PIXELS)
     np.testing.assert_array_equal(source.load(np.array([5, 0, 5])), PIXELS[[5, 0, 5]])
     assert source.load(np.zeros(0, int)).shape == (0, 4, 5, 3)
+    lengths = {1: [6], 3: [2, 2, 2]}[shards]
     assert source.describe() == {
         "kind": "tfds",
         "name": "tiny/1.0.0",
@@ -113,7 +135,18 @@ def test_rows_are_in_the_order_of_the_ids(tmp_path, shards):
         "rows": 6,
         "order": "id",
         "size": None,
+        "channels": 3,
+        "splits": {"train": {"bytes": sum(len(png(x)) for x in PIXELS), "shards": lengths}},
     }
+
+
+def test_other_images_under_the_same_name_are_told_apart(tmp_path):
+    found = []
+    for i, change in enumerate((0, 0, 1)):
+        images = [png(x * (1 - change)) for x in PIXELS]
+        prepare(tmp_path / str(i), images)
+        found.append(open_tfds("tiny", "train", tmp_path / str(i)).describe())
+    assert found[0] == found[1] != found[2]
 
 
 def test_part_of_a_split_keeps_the_order(tmp_path):
@@ -148,6 +181,43 @@ def test_hidden_labels_are_none(tmp_path):
     prepare(tmp_path, [png(x) for x in PIXELS], labels=[-1] * 6)
     source = open_tfds("tiny", "train", tmp_path)
     assert source.labels is None and source.class_names == ("ant", "bee", "cow")
+
+
+def test_the_field_of_classes_may_have_another_name(tmp_path):
+    images = [png(x) for x in PIXELS]
+    prepare(tmp_path / "silent", images, labels=LABELS, label="species")
+    folder = tmp_path / "declared"
+    prepare(folder, images, labels=LABELS, label="species", supervised=("image", "species"))
+    assert open_tfds("tiny", "train", tmp_path / "silent").labels is None
+    for source in (
+        open_tfds("tiny", "train", folder),
+        open_tfds("tiny", "train", tmp_path / "silent", label="species"),
+    ):
+        assert source.labels.tolist() == LABELS and source.class_names == ("ant", "bee", "cow")
+    for label in ("label", "image"):
+        with pytest.raises(ValueError, match=rf"label: .*tiny/1.0.0, species, found '{label}'"):
+            open_tfds("tiny", "train", folder, label=label)
+    prepare(tmp_path / "none", images, supervised=("image", "image"))
+    assert open_tfds("tiny", "train", tmp_path / "none").labels is None
+    with pytest.raises(ValueError, match=r"label: .*which has none, found 'label'"):
+        open_tfds("tiny", "train", tmp_path / "none", label="label")
+
+
+def test_other_images_of_a_record_are_not_decoded(tmp_path):
+    images = [png(x) for x in PIXELS]
+    prepare(tmp_path, images, labels=LABELS, masks=[b"no image"] * 6)
+    source = open_tfds("tiny", "train", tmp_path)
+    assert source.labels.tolist() == LABELS
+    np.testing.assert_array_equal(source.load(np.arange(6)), PIXELS)
+
+
+def test_channels_may_be_chosen(tmp_path):
+    prepare(tmp_path, [png(x[..., 0]) for x in PIXELS], shape=(4, 5, 1))
+    source = open_tfds("tiny", "train", tmp_path, channels=3)
+    np.testing.assert_array_equal(source.load(np.arange(6)), np.repeat(PIXELS[..., :1], 3, axis=3))
+    assert source.describe()["channels"] == 3
+    with pytest.raises(ValueError, match="channels: expected 1 or 3, found 2"):
+        open_tfds("tiny", "train", tmp_path, channels=2)
 
 
 def test_labels_beyond_the_classes_are_named(tmp_path):

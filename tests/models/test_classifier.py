@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,3 +78,28 @@ def test_a_head_for_other_features_is_refused(hidden, compiled):
     variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
     with pytest.raises(ValueError, match=r"expected a head on the 6 features .*found one on 7"):
         compiled.apply(model, variables, x)
+
+
+class Scaled(nn.Module):
+    """A head that gives logits alone and names one of the two options."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        logits = nn.Dense(3, name="output")(x)
+        return 2 * logits if train else logits
+
+
+def test_heads_may_give_logits_alone(compiled):
+    x = images()
+    model = Classifier(ENCODER, nn.Dense(3))
+    variables = compiled.init(model, x)
+    logits, features = compiled.apply(model, variables, x, mask=jnp.ones(6, bool))
+    head = variables["params"]["head"]
+    expected = features @ head["kernel"] + head["bias"]
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+    variables["params"]["head"] = {"output": head}
+    for train, factor in ((False, 1), (True, 2)):
+        found, _ = compiled.apply(
+            Classifier(ENCODER, Scaled()), variables, x, train=train, freeze_stats=True
+        )
+        np.testing.assert_allclose(found, factor * expected, rtol=1e-4, atol=1e-5)

@@ -31,6 +31,18 @@ def test_every_encoder_is_of_the_published_size(name):
     assert spec.description
 
 
+@pytest.mark.parametrize("name", ENCODERS)
+def test_another_number_of_channels_is_named(name):
+    encoder = get_encoder(name)
+    size = ENCODERS[name].preprocessing.size or 32
+    shape = (1, size, size, 3)
+    variables = jax.eval_shape(encoder.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, "f4"))
+    for channels in (1, 4):
+        x = jax.ShapeDtypeStruct((1, size, size, channels), "f4")
+        with pytest.raises(ValueError, match=rf"images: expected 3 channels.*{channels}\)"):
+            jax.eval_shape(encoder.apply, variables, x)
+
+
 def test_overrides_change_attributes():
     encoder = get_encoder("wrn_28_8", depth=10, dtype=jnp.bfloat16)
     assert (encoder.width, encoder.depth, encoder.dtype) == (8, 10, jnp.bfloat16)

@@ -1,4 +1,7 @@
+import os
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -29,6 +32,47 @@ def test_other_files_are_told_apart(tmp_path):
         load_variables(tmp_path / "other.npz")
     with pytest.raises(ValueError, match=r"none\.npz"):
         load_variables(tmp_path / "none.npz")
+
+
+def test_only_names_are_read_to_tell_a_file(tmp_path):
+    path = tmp_path / "head.npz"
+    variables = {"params": {"kernel": np.ones((40, 50), np.float32)}}
+    save_variables(path, variables)
+    whole = bytearray(path.read_bytes())
+    place = whole.index(np.ones(100, np.float32).tobytes())
+    whole[place : place + 4] = b"\0" * 4  # a wrong checksum, whoever reads it
+    path.write_bytes(whole)
+    assert is_saved(path)
+    with pytest.raises(ValueError, match=r"head\.npz: damaged"):
+        load_variables(path)
+    path.write_bytes(whole[:100])
+    assert not is_saved(path) and not is_saved(tmp_path)
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch, step):
+    path, variables = tmp_path / "head.npz", make()
+    save_variables(path, variables)
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_variables(path, jax.tree.map(jnp.zeros_like, variables))
+    monkeypatch.undo()
+    jax.tree.map(np.testing.assert_array_equal, load_variables(path)[0], variables)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_dtypes_that_cannot_be_read_back_are_refused(tmp_path):
+    variables = {"params": {"dense": {"kernel": jnp.ones(3, jnp.bfloat16)}}}
+    with pytest.raises(ValueError, match=r"found bfloat16 in params/dense/kernel"):
+        save_variables(tmp_path / "head.npz", variables)
+    assert not list(tmp_path.iterdir())
+    half = {"params": {"kernel": jnp.ones(3, jnp.float16)}}
+    save_variables(tmp_path / "half.npz", half)
+    assert load_variables(tmp_path / "half.npz")[0]["params"]["kernel"].dtype == jnp.float16
 
 
 def test_a_damaged_file_is_named(tmp_path):

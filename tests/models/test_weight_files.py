@@ -1,6 +1,8 @@
+import argparse
 import json
 import struct
 import sys
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -88,6 +90,42 @@ def test_pickled_arrays_are_not_loaded(tmp_path):
         read_weights(tmp_path / "x.npz")
 
 
+def renamed_npy(path):
+    with path.open("wb") as file:
+        np.save(file, np.ones(3))
+
+
+def damaged_stream(path):
+    np.savez_compressed(path, a=np.random.default_rng(0).normal(size=1000))
+    data = bytearray(path.read_bytes())
+    data[60:80] = b"\xff" * 20
+    path.write_bytes(data)
+
+
+def with_header(flags, method):
+    """Change general purpose flags and compression method in both headers of the one member."""
+
+    def write(path):
+        np.savez(path, a=np.ones(3))
+        data = bytearray(path.read_bytes())
+        for start in (data.index(b"PK\3\4") + 6, data.index(b"PK\1\2") + 8):
+            data[start : start + 4] = struct.pack("<HH", flags, method)
+        path.write_bytes(data)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "write",
+    [renamed_npy, damaged_stream, with_header(1, 0), with_header(0, 97), with_header(64, 0)],
+    ids=["npy", "stream", "encrypted", "method", "strong_encryption"],
+)
+def test_npz_that_other_errors_come_of(tmp_path, write):
+    write(tmp_path / "x.npz")
+    with pytest.raises(ValueError, match=r"x.npz: damaged, or not an .npz file of arrays"):
+        read_weights(tmp_path / "x.npz")
+
+
 def test_missing_and_unknown_files(tmp_path):
     with pytest.raises(ValueError, match=r"x.npz: expected a file of weights, found none"):
         read_weights(tmp_path / "x.npz")
@@ -129,6 +167,23 @@ def test_torch_checkpoints(tmp_path):
     assert_same(read_weights(tmp_path / "x.pth.tar"), expected)
     torch.save(saved, tmp_path / "x.pth", _use_new_zipfile_serialization=False)
     assert_same(read_weights(tmp_path / "x.pth"), expected)
+
+
+def test_torch_checkpoints_with_the_options_of_their_script(tmp_path):
+    torch = pytest.importorskip("torch", minversion="2.5")
+    saved = {"teacher": {"a": torch.ones(2)}, "args": argparse.Namespace(lr=0.1, arch="vit")}
+    torch.save(saved, tmp_path / "x.pth")
+    assert_same(read_weights(tmp_path / "x.pth"), {"a": np.ones(2, np.float32)})
+
+
+def test_namespaces_are_allowed_where_torch_can():
+    allowed = []
+    new = types.SimpleNamespace(serialization=types.SimpleNamespace(safe_globals=allowed.append))
+    weight_files._namespaces_allowed(new)
+    assert allowed == [[argparse.Namespace]]
+    old = types.SimpleNamespace(serialization=types.SimpleNamespace())
+    with weight_files._namespaces_allowed(old):
+        pass
 
 
 def test_torchscript_archives(tmp_path):
