@@ -12,16 +12,14 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from benchmarks.image_figures import draw_accuracies, draw_history
-from benchmarks.images import (
-    Images,
+from benchmarks.image_encoders import (
     LoadedEncoder,
     add_encoder,
-    add_images,
     encoder_settings,
     load_encoder,
-    open_images,
 )
+from benchmarks.image_figures import draw_accuracies, draw_history
+from benchmarks.images import Images, add_images, open_images
 from benchmarks.measuring import describe_device
 from benchmarks.outcomes import require, stop
 from benchmarks.tables import markdown, write_csv
@@ -108,8 +106,7 @@ def main(args: argparse.Namespace) -> int:
     require("matplotlib")
     images = open_images(args)
     labels = _check(args, images)
-    channels = images.train.load(np.zeros(1, np.int64)).shape[3]
-    encoder = load_encoder(args, channels)
+    encoder = load_encoder(args)
     runs = _open(args, images, encoder)
     wanted = [
         (method, count, seed)

@@ -4,12 +4,11 @@ import argparse
 import time
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.arguments import BUDGETS
 from benchmarks.data import ENCODERS as PREPARED
 from benchmarks.extraction import extract
-from benchmarks.images import load_encoder, open_images
+from benchmarks.image_encoders import load_encoder
+from benchmarks.images import open_images
 
 __all__ = ["add_arguments", "features_of_images", "wants_images"]
 
@@ -68,8 +67,8 @@ def features_of_images(args: argparse.Namespace) -> argparse.Namespace:
     asked = argparse.Namespace(
         dataset=None if args.folder else _NAMES.get(name, name),
         data_dir=args.data_dir,
-        split="train",
-        test_split="test",
+        split=None,
+        test_split=None,
         folder=args.folder,
         test_folder=args.test_folder,
         images=None,
@@ -84,8 +83,7 @@ def features_of_images(args: argparse.Namespace) -> argparse.Namespace:
     images = open_images(asked)
     if images.train.labels is None or images.test is None or images.test.labels is None:
         raise ValueError(f"{name}: expected images of known class, and a test set of such")
-    channels = images.train.load(np.zeros(1, np.int64)).shape[3]
-    encoder = load_encoder(args, channels)
+    encoder = load_encoder(args)
     if encoder.about["weights"] is None:
         raise ValueError(
             f"--weights: expected those of {encoder.name}, whose random ones tell nothing"
