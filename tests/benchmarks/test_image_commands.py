@@ -6,6 +6,8 @@ import json
 import numpy as np
 import pytest
 
+import jaxal.train.finetune
+from benchmarks import finetuning
 from benchmarks.__main__ import main
 from jaxal.models.saved import load_variables
 
@@ -80,6 +82,31 @@ def test_fine_tuning_tabulates_and_resumes(pretrained, tmp_path, capsys):
     assert "other settings (scale)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_an_interrupted_fine_tuning_goes_on_within_its_run(tmp_path, monkeypatch):
+    given = ["finetune", *SMALL, "--epochs", "3", "--num-labels", "20", "--seeds", "1"]
+    given += ["--methods", "lpft", "--out"]
+    save, saved = jaxal.train.finetune.save_checkpoint, []
+
+    def counted(path, *args, **options):
+        save(path, *args, **options)
+        saved.append(path.name)
+        if len(saved) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(jaxal.train.finetune, "save_checkpoint", counted)
+    assert main([*given, str(tmp_path / "whole")]) == 0 and not saved
+    monkeypatch.setattr(finetuning, "_LONG", 0.0)
+    assert main([*given, str(tmp_path / "broken")]) == 130
+    assert [path.name for path in (tmp_path / "broken" / "checkpoints").iterdir()] == ["lpft-20-0"]
+    assert main([*given, str(tmp_path / "broken"), "--resume"]) == 0
+    assert saved == ["probe"] * 3 + ["finetune"] * 3
+    rows = [lines_of(tmp_path / name / "results.csv")[0] for name in ("whole", "broken")]
+    for row in rows:
+        row.pop("seconds")
+    assert rows[0] == rows[1] and not (tmp_path / "broken" / "checkpoints").exists()
+
+
 def test_files_and_folders_of_images(tmp_path):
     from PIL import Image
 
@@ -119,6 +146,9 @@ def test_files_and_folders_of_images(tmp_path):
         (["features", "--test-folder", "x"], "--folder: expected beside --test-folder"),
         (["pretrain", *SMALL, "--monitor-every", "0"], "--monitor-every"),
         (["pretrain", *SMALL, "--learning-rate", "-1"], "learning_rate"),
+        (["finetune", *SMALL, "--learning-rate", "-1"], "learning_rate"),
+        (["finetune", *SMALL, "--num-labels", "10", "10"], "--num-labels: expected each once"),
+        (["finetune", *SMALL, "--methods", "lp", "lp"], "--methods: expected each once"),
     ],
 )
 def test_bad_options_are_named_before_anything_is_made(given, message, tmp_path, capsys):
@@ -132,6 +162,8 @@ def test_bad_options_are_named_before_anything_is_made(given, message, tmp_path,
     [
         ("pretrain", ("--learning-rate", "-1")),
         ("pretrain", ("--monitor-every", "0")),
+        ("finetune", ("--learning-rate", "-1")),
+        ("finetune", ("--head-learning-rate", "-1", "--methods", "lp")),
     ],
 )
 def test_overwriting_waits_for_the_options_to_be_checked(command, extra, tmp_path):
