@@ -24,8 +24,8 @@ _NTKCPL_HELP = """\
 Compare NTKCPL with other strategies on fixed features.
 
 The default budgets are this benchmark's own: picks a round of 10 10 20 20 40 100 100 200 500 for
-cifar10 (10 to 1,000 labels), 100 ten times for cifar100, and 10 10 10 10 20 20 20 50 50 for digits;
-custom data must say.
+cifar10 and svhn (10 to 1,000 labels), 100 ten times for cifar100 and imagenet100, 37 ten times for
+pets, and 10 10 10 10 20 20 20 50 50 for digits; custom data must say.
 
 Files of your own (--features and the like) are the data set "custom", unless --dataset names
 another. With --encoder, or where label files are not given, data come from the folder that the
@@ -35,7 +35,8 @@ features/cifar10_labels_{train,test}.npy and tfds/.
 
 _SPEED = """\
 Time the hot paths and their peak memory, beside ceilings measured in the same run; or, with --peers
-or --scale, whole strategies. Features are synthetic."""
+or --scale, whole strategies; or, with --images, encoders and augmentations. Features and images are
+synthetic."""
 _GROWTH = """\
 Time strategies and their peak memory on ever larger pools of synthetic features, each point in a
 process of its own; write growth.csv, growth.md and growth.png."""

@@ -7,7 +7,11 @@
 # IMAGES holds train.npy and test.npy, uint8 [n, 32, 32, 3], with train_labels.npy and
 # test_labels.npy. EPOCHS of pre-training are 100 unless given; the paper's are 800.
 set -euo pipefail
-images=$1 out=$2 epochs=${3:-100}
+if (($# < 2 || $# > 3)); then
+    echo "usage: $0 IMAGES OUT [EPOCHS]" >&2
+    exit 2
+fi
+images=$(realpath -m "$1") out=$(realpath -m "$2") epochs=${3:-100}
 cd "$(dirname "$0")/.."
 data=(--images "$images/train.npy" --labels "$images/train_labels.npy"
     --test-images "$images/test.npy" --test-labels "$images/test_labels.npy"

@@ -22,7 +22,7 @@ from benchmarks.arguments import (
 from benchmarks.data import Data, digits_data
 from benchmarks.digits import POOL_SIZE
 from benchmarks.folder import FEATURES, open_folder
-from benchmarks.image_data import features_of_images, wants_images
+from benchmarks.image_data import features_of_images, name_images, open_named, wants_images
 from benchmarks.measuring import processor
 from benchmarks.outcomes import require, stop
 from benchmarks.plan import Plan, check_plan
@@ -60,10 +60,14 @@ def main(args: argparse.Namespace) -> int:
     """Run strategies side by side and report; return the exit status."""
     if wants_images(args):
         require("matplotlib", "rich")
-        args = features_of_images(args)
+        args = name_images(args)
+        try:
+            args = _make_features(args)
+        except KeyboardInterrupt:
+            return stop(args.cache, flag=None)
     dataset = find_dataset(args)
     require("matplotlib", "rich", *(["sklearn"] if dataset == "digits" else []))
-    job = make_job(args, args.out or Path("results") / dataset)
+    job = make_job(args, _find_out(args, dataset))
     try_plan_options(job.plan)
     began = time.perf_counter()
     open_job(job, args)
@@ -74,6 +78,23 @@ def main(args: argparse.Namespace) -> int:
     _report(job, data, rows)
     print(f"{time.perf_counter() - began:.0f} s; results in {job.out}")
     return 0
+
+
+def _make_features(args: argparse.Namespace) -> argparse.Namespace:
+    """Make features from images, after what needs none of them is found to be in order."""
+    plan = make_plan(args, args.dataset)
+    check_plan(plan)
+    images, encoder = open_named(args)
+    check_plan(plan, len(images.train))
+    try_plan_options(plan)
+    if not (args.resume or args.overwrite):
+        # Refuses what holds results; a folder without any is begun anew.
+        open_folder(_find_out(args, plan.dataset), plan, None, resume=False, overwrite=False)
+    return features_of_images(args, images, encoder)
+
+
+def _find_out(args: argparse.Namespace, dataset: str) -> Path:
+    return args.out or Path("results") / dataset
 
 
 def make_job(args: argparse.Namespace, out: Path) -> Job:

@@ -8,26 +8,24 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from benchmarks.image_figures import draw_map
-from benchmarks.images import (
-    Images,
+from benchmarks.image_encoders import (
     LoadedEncoder,
     add_encoder,
-    add_images,
     encode,
     encoder_settings,
+    find_mesh,
     load_encoder,
-    open_images,
 )
+from benchmarks.image_figures import draw_map
+from benchmarks.images import Images, add_images, draw_rows, open_images
 from benchmarks.measuring import describe_device
 from benchmarks.outcomes import require, stop
 from benchmarks.tables import markdown
 from jaxal.checks import check_positive
 from jaxal.data import ImageSource, extract_features
-from jaxal.sharding import data_mesh
 from jaxal.train.probes import knn_accuracy, linear_accuracy
 
-__all__ = ["HELP", "add_arguments", "extract", "main"]
+__all__ = ["HELP", "add_arguments", "extract", "judge_features", "main"]
 
 HELP = """\
 Compute the features of a pool and of its test set by an encoder, on all devices there are.
@@ -57,13 +55,12 @@ def main(args: argparse.Namespace) -> int:
     require("matplotlib", "sklearn")
     check_positive(args.batch_size, "--batch-size")
     images = open_images(args)
-    channels = images.train.load(np.zeros(1, np.int64)).shape[3]
-    encoder = load_encoder(args, channels)
+    encoder = load_encoder(args)
     print(f"{encoder.name} on {describe_device()}", flush=True)
     try:
         found = extract(images, encoder, args.out, batch_size=args.batch_size, dtype=args.precision)
     except KeyboardInterrupt:
-        return stop(args.out)
+        return stop(args.out, flag=None)
     _report(args, images, encoder, found)
     return 0
 
@@ -97,7 +94,7 @@ def extract(
             out / f"{name}.npy",
             fingerprint=encoder_settings(encoder),
             chunk_size=batch_size,
-            mesh=data_mesh() if jax.device_count() > 1 else None,
+            mesh=find_mesh(),
             dtype=dtype,
             progress=_reporter(name),
         )
@@ -147,13 +144,33 @@ def _report(
     name = "test" if "test" in found else "train"
     features, labels = found[name]
     source: ImageSource | None = images.test if name == "test" else images.train
+    rows = draw_rows(len(features), _MAPPED)
     draw_map(
-        np.asarray(features[:_MAPPED], np.float32),
-        None if labels is None else labels[:_MAPPED],
+        np.asarray(features[rows], np.float32),
+        None if labels is None else labels[rows],
         args.out / "features.png",
         source.class_names if source is not None else None,
     )
     print(f"\n{text}\n\nresults in {args.out}")
+
+
+def judge_features(
+    known: np.ndarray,
+    labels: np.ndarray,
+    queries: np.ndarray,
+    query_labels: np.ndarray,
+    num_classes: int,
+) -> dict[str, float]:
+    """Tell queries apart by features ``[n, f]`` of known class: the shares, in 0..1, got right.
+
+    Returns:
+      ``knn_accuracy``, of a vote of nearest neighbours, and ``linear_accuracy``, of a linear head.
+    """
+    given = known, labels, queries, query_labels, num_classes
+    return {
+        "knn_accuracy": knn_accuracy(*given),
+        "linear_accuracy": linear_accuracy(jax.random.key(0), *given),
+    }
 
 
 def _judge(images: Images, found: dict[str, tuple[np.ndarray, np.ndarray | None]]) -> str:
@@ -161,16 +178,16 @@ def _judge(images: Images, found: dict[str, tuple[np.ndarray, np.ndarray | None]
     (x, y), (queries, wanted) = found["train"], found.get("test", (None, None))
     if y is None or wanted is None or queries is None or images.num_classes is None:
         return ""
-    rows = np.sort(np.random.default_rng(0).permutation(len(x))[:_JUDGED])
-    given = (
+    rows, asked = draw_rows(len(x), _JUDGED), draw_rows(len(queries), _QUERIES)
+    judged = judge_features(
         np.asarray(x[rows], np.float32),
         y[rows],
-        np.asarray(queries[:_QUERIES], np.float32),
-        wanted[:_QUERIES],
+        np.asarray(queries[asked], np.float32),
+        wanted[asked],
         images.num_classes,
     )
-    knn, linear = knn_accuracy(*given), linear_accuracy(jax.random.key(0), *given)
     return (
-        f"Of {len(given[2])} {images.tested}, by {len(rows)} of known class, a vote of the nearest "
-        f"neighbours gets {100 * knn:.1f} % right and a linear head {100 * linear:.1f} %."
+        f"Of {len(asked)} {images.tested}, by {len(rows)} of known class, a vote of the nearest "
+        f"neighbours gets {100 * judged['knn_accuracy']:.1f} % right and a linear head "
+        f"{100 * judged['linear_accuracy']:.1f} %."
     )

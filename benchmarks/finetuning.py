@@ -1,51 +1,42 @@
 """Fine-tune an encoder on few labels: the command finetune."""
 
 import argparse
-import functools
+import contextlib
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
-import jax
 import numpy as np
 
-from benchmarks.image_figures import draw_accuracies, draw_history
-from benchmarks.images import (
-    Images,
+from benchmarks.finetune_runs import (
+    CHANGES,
+    METHODS,
+    SCALES,
+    Task,
+    estimate_work,
+    make_configs,
+    run_task,
+    time_work,
+)
+from benchmarks.image_encoders import (
     LoadedEncoder,
     add_encoder,
-    add_images,
     encoder_settings,
     load_encoder,
-    open_images,
 )
+from benchmarks.image_figures import draw_accuracies, draw_history
+from benchmarks.images import Images, add_images, open_images
 from benchmarks.measuring import describe_device
-from benchmarks.outcomes import require, stop
+from benchmarks.outcomes import describe_time, require, stop
 from benchmarks.tables import markdown, write_csv
-from jaxal.augment import Pipeline, pad_and_crop, weak
 from jaxal.checks import check_positive
-from jaxal.models.classifier import Classifier
-from jaxal.models.heads import DenseHead
-from jaxal.models.preprocess import preprocess
 from jaxal.records import describe
-from jaxal.sharding import data_mesh
-from jaxal.train.evaluate import evaluate, make_apply
-from jaxal.train.finetune import finetune, lp_ft
-from jaxal.train.recipes import (
-    FT_CIFAR10,
-    FT_IMAGENET,
-    FT_SMALL,
-    LPFT_CIFAR10,
-    LPFT_IMAGENET,
-    LPFT_SMALL,
-    FinetuneConfig,
-    LpftConfig,
-)
+from jaxal.train.recipes import check_finetune
 
-__all__ = ["HELP", "METHODS", "add_arguments", "main"]
+__all__ = ["HELP", "add_arguments", "main"]
 
 HELP = """\
 Train a pre-trained encoder on random labelled images: a linear probe on the frozen encoder (lp),
@@ -53,17 +44,12 @@ fine-tuning of everything (ft), and the probe and then fine-tuning (lpft), for s
 labels and seeds, on all devices there are. All methods of a seed see the same labels.
 
 Writes results.csv after every run, and table.md, accuracy.png and curves.png (of the last run) to
---out. --resume runs what is not there yet."""
+--out. --resume runs what is not there yet. Runs of more than five minutes are saved after every
+epoch, and gone on with."""
 
-METHODS = ("lp", "ft", "lpft")
-_SCALES: dict[str, tuple[FinetuneConfig, LpftConfig]] = {
-    "small": (FT_SMALL, LPFT_SMALL),
-    "cifar10": (FT_CIFAR10, LPFT_CIFAR10),
-    "imagenet": (FT_IMAGENET, LPFT_IMAGENET),
-}
-# What the command line may change in the configurations.
-_CHANGES = ("epochs", "learning_rate", "head_learning_rate", "statistics", "dtype")
-_SETTINGS, _RESULTS = "settings.json", "results.csv"
+_SETTINGS, _RESULTS, _CHECKPOINTS = "settings.json", "results.csv", "checkpoints"
+# Seconds of a run that is worth saving after every epoch, which takes up to a second.
+_LONG = 300.0
 _OWN = (_SETTINGS, _RESULTS, "runs.json", "table.md", "accuracy.png", "curves.png")
 
 
@@ -77,10 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument(
         "--scale",
-        choices=list(_SCALES),
+        choices=list(SCALES),
         default="small",
         help="epochs, batches and rates: ours for small networks (small), or those of the ASVP "
-        "paper for a ResNet-50 (cifar10, imagenet) (default small)",
+        "paper for a ResNet-50 (cifar10, imagenet); where they augment nothing, images are flipped "
+        "and shifted all the same, and digits shifted always, which is ours (default small)",
     )
     parser.add_argument("--epochs", type=int, metavar="N", help="of each stage, not the scale's")
     parser.add_argument(
@@ -108,35 +95,53 @@ def main(args: argparse.Namespace) -> int:
     require("matplotlib")
     images = open_images(args)
     labels = _check(args, images)
-    channels = images.train.load(np.zeros(1, np.int64)).shape[3]
-    encoder = load_encoder(args, channels)
-    runs = _open(args, images, encoder)
+    side = images.train.load(np.zeros(1, np.int64)).shape[1]
+    single, both = make_configs(args, images.name, side)
+    for config in (single, *both):
+        check_finetune(config)
+    task = Task(images, load_encoder(args), labels, single, both)
+    runs = _open(args, images, task.encoder)
     wanted = [
         (method, count, seed)
         for seed in range(args.seeds)
         for count in args.num_labels
         for method in args.methods
     ]
-    began, done = time.perf_counter(), 0
-    history: Sequence[dict[str, Any]] = ()
     left = [run for run in wanted if run not in {_key(row) for row in runs}]
-    print(f"{len(left)} runs of {encoder.name} on {describe_device()}", flush=True)
+    print(f"{len(left)} runs of {task.encoder.name} on {describe_device()}", flush=True)
     try:
-        for run in left:
-            row, history = _run(args, images, encoder, labels, *run)
-            runs.append(row)
-            _save(args.out, runs)
-            done += 1
-            seconds = (time.perf_counter() - began) / done * (len(left) - done)
-            print(
-                f"[{done}/{len(left)}, about {seconds:.0f} s left] {run[0]}, {run[1]} labels, "
-                f"seed {run[2]}: {100 * row['accuracy']:.1f} %, {row['seconds']:.0f} s",
-                flush=True,
-            )
+        history = _run_all(args.out, task, runs, left)
     except KeyboardInterrupt:
         return stop(args.out)
-    _report(args, images, encoder, [row for row in runs if _key(row) in wanted], history)
+    _report(args, task, [row for row in runs if _key(row) in wanted], history)
     return 0
+
+
+def _run_all(
+    out: Path, task: Task, rows: list[dict[str, Any]], left: Sequence[tuple[str, int, int]]
+) -> Sequence[dict[str, Any]]:
+    """Run what is left, adding to the rows and saving them; return the last one's history."""
+    history: Sequence[dict[str, Any]] = ()
+    if not left:
+        return history
+    work = [estimate_work(task, method, count) for method, count, _ in left]
+    rate = time_work(task, *left[int(np.argmax(work))][:2])
+    print(f"{describe_time(rate * sum(work))}, compilation apart", flush=True)
+    began = time.perf_counter()
+    for i, (run, own) in enumerate(zip(left, work, strict=True), 1):
+        checkpoint = out / _CHECKPOINTS / "-".join(map(str, run))
+        saved = rate * own > _LONG or checkpoint.exists()
+        row, history = run_task(task, *run, checkpoint=checkpoint if saved else None)
+        rows.append(row)
+        _save(out, rows)
+        _remove_checkpoint(checkpoint)
+        seconds = (time.perf_counter() - began) * sum(work[i:]) / sum(work[:i])
+        print(
+            f"[{i}/{len(left)}, {describe_time(seconds)} left] {run[0]}, {run[1]} labels, seed "
+            f"{run[2]}: {100 * row['accuracy']:.1f} %, {row['seconds']:.0f} s",
+            flush=True,
+        )
+    return history
 
 
 def _check(args: argparse.Namespace, images: Images) -> np.ndarray:
@@ -148,6 +153,9 @@ def _check(args: argparse.Namespace, images: Images) -> np.ndarray:
     check_positive(args.seeds, "--seeds")
     if args.epochs is not None:
         check_positive(args.epochs, "--epochs")
+    for flag, given in (("--num-labels", args.num_labels), ("--methods", args.methods)):
+        if len(set(given)) < len(given):
+            raise ValueError(f"{flag}: expected each once, found {given}")
     for count in args.num_labels:
         if check_positive(count, "--num-labels") > len(images.train):
             raise ValueError(
@@ -166,7 +174,7 @@ def _open(args: argparse.Namespace, images: Images, encoder: LoadedEncoder) -> l
             "test": images.test.describe() if images.test is not None else None,
             "encoder": encoder_settings(encoder),
             "scale": args.scale,
-            **{name: getattr(args, name) for name in _CHANGES},
+            **{name: getattr(args, name) for name in CHANGES},
         }
     )
     out = args.out
@@ -175,11 +183,12 @@ def _open(args: argparse.Namespace, images: Images, encoder: LoadedEncoder) -> l
     if args.overwrite:
         for name in _OWN:
             (out / name).unlink(missing_ok=True)
+        shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     if not (out / _SETTINGS).exists():
-        if any((out / name).exists() for name in _OWN):
+        if any((out / name).exists() for name in (*_OWN, _CHECKPOINTS)):
             raise ValueError(f"{out}: holds other results; choose another --out, or --overwrite")
-        (out / _SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        _write(out / _SETTINGS, settings)
         return []
     if not args.resume:
         raise ValueError(f"{out}: holds results; pass --resume to add to them, or --overwrite")
@@ -202,122 +211,30 @@ def _key(row: dict[str, Any]) -> tuple[str, int, int]:
 
 
 def _save(out: Path, runs: list[dict[str, Any]]) -> None:
-    temporary = out / ".runs.json.tmp"
-    temporary.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(out / "runs.json")
+    _write(out / "runs.json", runs)
     write_csv(runs, out / _RESULTS)
 
 
-@functools.lru_cache(maxsize=8)
-def _prepare(preprocessing: Any) -> Any:
-    """Bind the preprocessing; the same function each time, so that programs are shared."""
-    return functools.partial(preprocess, preprocessing=preprocessing)
+def _write(path: Path, content: Any) -> None:
+    """Write JSON, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
 
 
-@functools.lru_cache(maxsize=8)
-def _augment(name: str, padding: int) -> Pipeline:
-    if name == "digits":
-        # A mirrored digit is another sign.
-        return functools.partial(pad_and_crop, padding=padding, mode="zero")
-    return weak(padding=padding)
-
-
-def _run(
-    args: argparse.Namespace,
-    images: Images,
-    encoder: LoadedEncoder,
-    labels: np.ndarray,
-    method: str,
-    count: int,
-    seed: int,
-) -> tuple[dict[str, Any], Sequence[dict[str, Any]]]:
-    """Train one classifier and test it."""
-    began = time.perf_counter()
-    rows = np.sort(np.random.default_rng([seed, count]).permutation(len(labels))[:count])
-    pixels = images.train.load(rows)
-    num_classes = images.num_classes or 1
-    classifier = Classifier(encoder.module, DenseHead((), num_classes))
-    variables = _with_head(classifier, encoder, seed)
-    options = {
-        "prepare": _prepare(encoder.preprocessing),
-        "mesh": data_mesh() if jax.device_count() > 1 else None,
-    }
-    given = jax.random.key(seed), classifier, variables, pixels, labels[rows]
-    single, both = _configs(args, images.name, pixels.shape[1])
-    if method == "lpft":
-        stages: Sequence[Any] = lp_ft(*given, config=both, **options)
-    else:
-        config = both.probe if method == "lp" else single
-        stages = [finetune(*given, config=config, **options)]
-    trained = time.perf_counter()
-    history = [record for stage in stages for record in stage.history]
-    history = [{**record, "epoch": i} for i, record in enumerate(history)]
-    apply = make_apply(classifier, stages[-1].variables, prepare=options["prepare"])
-    assert images.test is not None
-    found = evaluate(apply, images.test, images.test.labels, num_classes)
-    row = {
-        "method": method,
-        "num_labels": count,
-        "seed": seed,
-        "accuracy": found.accuracy,
-        "calibration_error": found.calibration_error,
-        "loss": found.loss,
-        "train_accuracy": history[-1]["accuracy"],
-        "seconds": trained - began,
-        "classes_labelled": len(np.unique(labels[rows])),
-    }
-    return row, history
-
-
-def _configs(
-    args: argparse.Namespace, dataset: str, side: int
-) -> tuple[FinetuneConfig, LpftConfig]:
-    augment = _augment("digits" if dataset == "digits" else "weak", max(1, side // 8))
-
-    def changed(config: FinetuneConfig) -> FinetuneConfig:
-        config = config._replace(augment=augment, dtype=args.dtype)
-        if args.learning_rate is not None and config.encoder is not None:
-            encoder = config.encoder._replace(learning_rate=args.learning_rate)
-            config = config._replace(encoder=encoder)
-        if args.head_learning_rate is not None:
-            head = config.head._replace(learning_rate=args.head_learning_rate)
-            config = config._replace(head=head)
-        if args.statistics is not None:
-            config = config._replace(freeze_stats=args.statistics == "frozen")
-        if args.epochs is None:
-            return config
-        schedule = config.schedule
-        milestones = tuple(
-            max(1, round(m * args.epochs / config.epochs)) for m in schedule.milestones
-        )
-        schedule = schedule._replace(
-            milestones=tuple(sorted(set(milestones))),
-            warmup_epochs=min(schedule.warmup_epochs, args.epochs / 4),
-        )
-        return config._replace(epochs=args.epochs, schedule=schedule)
-
-    single, both = _SCALES[args.scale]
-    return changed(single), LpftConfig(*map(changed, both))
-
-
-def _with_head(classifier: nn.Module, encoder: LoadedEncoder, seed: int) -> dict[str, Any]:
-    """Draw a head for the encoder's weights."""
-    side = encoder.preprocessing.size or 32
-    image = np.zeros((1, side, side, len(encoder.preprocessing.mean)), np.float32)
-    drawn = jax.jit(classifier.init)(jax.random.key(seed), image)
-    variables = {name: dict(tree) for name, tree in drawn.items()}
-    for name, tree in encoder.variables.items():
-        variables[name]["encoder"] = tree
-    return variables
+def _remove_checkpoint(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # of another run that was interrupted
+        folder.parent.rmdir()
 
 
 def _report(
     args: argparse.Namespace,
-    images: Images,
-    encoder: LoadedEncoder,
+    task: Task,
     runs: list[dict[str, Any]],
     history: Sequence[dict[str, Any]],
 ) -> None:
+    images, encoder = task.images, task.encoder
     values: dict[str, dict[int, np.ndarray]] = {
         method: {
             count: np.array(
@@ -327,30 +244,17 @@ def _report(
         }
         for method in args.methods
     }
-    means = {
-        count: max(np.mean(points[count]) for points in values.values())
-        for count in args.num_labels
-    }
-    lines = [["method", *(f"{count:,}" for count in args.num_labels), "seconds a training"]]
-    for method, points in values.items():
-        cells = []
-        for count in args.num_labels:
-            accuracies = 100 * points[count]
-            text = f"{accuracies.mean():.1f}"
-            if len(accuracies) > 1:
-                text += f" ± {accuracies.std(ddof=1):.1f}"
-            cells.append(f"**{text}**" if accuracies.mean() == 100 * means[count] else text)
-        seconds = np.median([r["seconds"] for r in runs if r["method"] == method])
-        lines.append([method, *cells, f"{seconds:.1f}"])
-    single, both = _configs(args, images.name, 32)
-    recipes = {"ft": single, "lpft": both}
+    own = "shifted" if images.name == "digits" else "flipped and shifted"
+    where = "" if images.name == "digits" else ", where the configuration has nothing else"
+    recipes = {"ft": task.single, "lpft": task.both}
     text = "\n\n".join(
         [
             f"# {encoder.name} on {images.name} from few labels",
             f"Accuracy in percent on {len(images.test or ())} {images.tested} by number of random "
             f"labels, mean ± sample standard deviation over {args.seeds} seeds; best mean bold.",
-            markdown(lines),
-            f"Seconds are the median, compilation included; device {describe_device()}.",
+            markdown(_table(values, runs)),
+            f"Seconds are the median, compilation and saving included; device {describe_device()}.",
+            f"Images are {own} in training{where}; this augmentation is ours.",
             f"Encoder {encoder_settings(encoder)}. Configurations, lp being the first stage of "
             f"lpft: {json.dumps(describe(recipes))}.",
         ]
@@ -360,3 +264,24 @@ def _report(
     if history:
         draw_history(history, args.out / "curves.png", "the last run")
     print(f"\n{text}\n\nresults in {args.out}")
+
+
+def _table(values: dict[str, dict[int, np.ndarray]], runs: list[dict[str, Any]]) -> list[list[str]]:
+    """Make the lines of the table, of accuracies by method and number of labels."""
+    counts = list(next(iter(values.values())))
+    means = {
+        method: {count: 100 * float(np.mean(points[count])) for count in counts}
+        for method, points in values.items()
+    }
+    best = {count: max(of[count] for of in means.values()) for count in counts}
+    lines = [["method", *(f"{count:,}" for count in counts), "seconds a training"]]
+    for method, points in values.items():
+        cells = []
+        for count in counts:
+            text = f"{means[method][count]:.1f}"
+            if len(points[count]) > 1:
+                text += f" ± {100 * points[count].std(ddof=1):.1f}"
+            cells.append(f"**{text}**" if means[method][count] == best[count] else text)
+        seconds = np.median([r["seconds"] for r in runs if r["method"] == method])
+        lines.append([method, *cells, f"{seconds:.1f}"])
+    return lines

@@ -87,7 +87,7 @@ def draw_map(
 
 
 def draw_accuracies(values: Mapping[str, Mapping[int, np.ndarray]], path: Path, title: str) -> None:
-    """Draw accuracy over the number of labels, a line a method, with standard deviations.
+    """Draw accuracy over the number of labels, a line a method, and sample standard deviations.
 
     Args:
       values: of each method, by number of labels, the accuracies ``[seeds]`` in 0..1.
@@ -99,7 +99,7 @@ def draw_accuracies(values: Mapping[str, Mapping[int, np.ndarray]], path: Path, 
     for i, (name, points) in enumerate(values.items()):
         counts = sorted(points)
         means = np.array([100 * np.mean(points[count]) for count in counts])
-        spread = np.array([100 * np.std(points[count]) for count in counts])
+        spread = np.array([_deviation(100 * points[count]) for count in counts])
         axes.plot(counts, means, marker="o", color=COLOURS[i], label=name)
         axes.fill_between(counts, means - spread, means + spread, color=COLOURS[i], alpha=0.15)
     axes.set_xscale("log")
@@ -111,3 +111,7 @@ def draw_accuracies(values: Mapping[str, Mapping[int, np.ndarray]], path: Path, 
     axes.legend(frameon=False)
     figure.savefig(path, dpi=160)
     plt.close(figure)
+
+
+def _deviation(values: np.ndarray) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -143,7 +143,8 @@ def _measure(name: str, dtype: str, quick: bool) -> dict[str, Any]:
     batch = few if jax.default_backend() == "cpu" else many
     if quick:
         side, batch = 32, 8
-    row |= _encoder_rates(name, dtype, side, batch)
+    case = _make_case(name, dtype, side, batch)
+    row |= {**_forward_rates(case), **_training_rates(case), "features": _feature_rate(case)}
     peak = peak_gib()
     size = 256 if quick else 4096 if jax.default_backend() == "cpu" else 16384
     rate = matmul_rate(size, dtype, precision=None)
@@ -153,26 +154,41 @@ def _measure(name: str, dtype: str, quick: bool) -> dict[str, Any]:
     return {"what": label, "pixels": side, "batch": batch, **row, "peak_gib": peak}
 
 
-def _encoder_rates(name: str, dtype: str, side: int, batch: int) -> dict[str, float]:
+class _Case(NamedTuple):
+    """An encoder with a linear head of ten classes, and a batch."""
+
+    name: str
+    classifier: Classifier
+    variables: dict[str, Any]
+    prepare: Callable[[Any], jax.Array]  # uint8 images to what the encoder reads
+    pixels: np.ndarray  # uint8 [batch, side, side, 3]
+
+
+def _make_case(name: str, dtype: str, side: int, batch: int) -> _Case:
     attributes: dict[str, Any] = {"dtype": jnp.dtype(dtype)}
     if name == "conv4":
         attributes["image_size"] = side
-    encoder = get_encoder(name, **attributes)
-    classifier = Classifier(encoder, DenseHead((), 10))
+    classifier = Classifier(get_encoder(name, **attributes), DenseHead((), 10))
     rng = np.random.default_rng(0)
     pixels = rng.integers(256, size=(batch, side, side, 3), dtype=np.uint8)
     preprocessing = ENCODERS[name].preprocessing._replace(size=side)
     prepare = functools.partial(preprocess, preprocessing=preprocessing)
-    images = prepare(pixels)
-    variables = dict(jax.jit(classifier.init)(jax.random.key(0), images[:1]))
-    forward = jax.jit(lambda variables, images: classifier.apply(variables, images)[0])
-    found = {
-        "forward": batch / best(lambda: forward(variables, images))[1],
-        "forward_flops": _flops(forward, variables, images) / batch,
+    variables = dict(jax.jit(classifier.init)(jax.random.key(0), prepare(pixels[:1])))
+    return _Case(name, classifier, variables, prepare, pixels)
+
+
+def _forward_rates(case: _Case) -> dict[str, float]:
+    images, batch = case.prepare(case.pixels), len(case.pixels)
+    forward = jax.jit(lambda variables, images: case.classifier.apply(variables, images)[0])
+    return {
+        "forward": batch / best(lambda: forward(case.variables, images))[1],
+        "forward_flops": _flops(forward, case.variables, images) / batch,
     }
 
+
+def _training_rates(case: _Case) -> dict[str, float]:
     def loss_fn(params: Any, stats: Any, batch: dict[str, Any], key: jax.Array) -> Any:
-        (logits, _), updated = classifier.apply(
+        (logits, _), updated = case.classifier.apply(
             {"params": params, "batch_stats": stats},
             batch["images"],
             train=True,
@@ -183,34 +199,37 @@ def _encoder_rates(name: str, dtype: str, side: int, batch: int) -> dict[str, fl
 
     optimizer = optax.sgd(1e-3, momentum=0.9, nesterov=True)
     step = make_train_step(loss_fn, optimizer)
-    given = {"images": images, "labels": jnp.zeros(batch, jnp.int32)}
-    state = init_state(variables, optimizer)
+    batch = len(case.pixels)
+    given = {"images": case.prepare(case.pixels), "labels": jnp.zeros(batch, jnp.int32)}
+    state = init_state(case.variables, optimizer)
 
     def train() -> jax.Array:
         nonlocal state
         state, metrics = step(state, given, jax.random.key(0))
         return metrics["loss"]
 
-    found["training"] = batch / best(train)[1]
+    seconds = best(train)[1]
     gradient = jax.jit(jax.grad(loss_fn, has_aux=True))
-    stats = variables.get("batch_stats", {})
-    arguments = variables["params"], stats, given, jax.random.key(0)
-    found["training_flops"] = _flops(gradient, *arguments) / batch
-    own = {
-        collection: tree["encoder"] for collection, tree in variables.items() if "encoder" in tree
-    }
-    apply = jax.jit(lambda images: encoder.apply(own, prepare(images)))
-    many = from_arrays(np.tile(pixels, (4, 1, 1, 1)))
+    stats = case.variables.get("batch_stats", {})
+    arguments = case.variables["params"], stats, given, jax.random.key(0)
+    return {"training": batch / seconds, "training_flops": _flops(gradient, *arguments) / batch}
+
+
+def _feature_rate(case: _Case) -> float:
+    own = {name: tree["encoder"] for name, tree in case.variables.items() if "encoder" in tree}
+    apply = jax.jit(lambda images: case.classifier.encoder.apply(own, case.prepare(images)))
+    many = from_arrays(np.tile(case.pixels, (4, 1, 1, 1)))
 
     def extract() -> np.ndarray:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "features"
             return np.array(
-                extract_features(apply, many, path, fingerprint={"of": name}, chunk_size=batch)
+                extract_features(
+                    apply, many, path, fingerprint={"of": case.name}, chunk_size=len(case.pixels)
+                )
             )
 
-    found["features"] = len(many) / best(extract)[1]
-    return found
+    return len(many) / best(extract)[1]
 
 
 def _flops(fn: Any, *arguments: Any) -> float:

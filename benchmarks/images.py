@@ -1,37 +1,38 @@
-"""Images, encoders and their weights as the command line names them."""
+"""Images as the command line names them."""
 
 import argparse
+import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.data import data_root
 from benchmarks.digits import load_digits
 from jaxal.checks import check_positive
 from jaxal.data import ImageSource, from_arrays, open_folder, open_npy, open_tfds, take
-from jaxal.models.encoders import ENCODERS, get_encoder
-from jaxal.models.preprocess import Preprocessing, preprocess
-from jaxal.models.saved import is_saved, load_variables
-from jaxal.models.weights import import_weights, read_weights
-from jaxal.records import fingerprint
+from jaxal.models.encoders import ENCODERS
 
 __all__ = [
     "Images",
-    "LoadedEncoder",
-    "add_encoder",
     "add_images",
-    "encode",
-    "encoder_settings",
-    "load_encoder",
+    "draw_rows",
     "open_images",
 ]
 
 _FILES = ("images", "labels", "test_images", "test_labels")
 _FOLDERS = ("folder", "test_folder")
+# Which ways of naming images a flag is for, and what they are called.
+_TFDS = "a data set of tensorflow-datasets"
+_ONLY_FOR = {
+    "data_dir": {"dataset": _TFDS},
+    "split": {"dataset": _TFDS},
+    "test_split": {"dataset": _TFDS},
+    "image_size": {"dataset": _TFDS, "folder": "--folder"},
+}
 
 
 class Images(NamedTuple):
@@ -44,37 +45,27 @@ class Images(NamedTuple):
     tested: str = "test images"  # what the test set is, for reports
 
 
-class LoadedEncoder(NamedTuple):
-    """An encoder with its weights."""
-
-    name: str
-    module: Any
-    variables: dict[str, Any]
-    preprocessing: Preprocessing
-    about: dict[str, Any]  # where the weights are from, for reports and fingerprints
-
-
 def add_images(parser: argparse.ArgumentParser) -> None:
     """Declare the flags that say which images are meant."""
     parser.add_argument(
         "--dataset",
         metavar="NAME",
         help="digits (scikit-learn's, needs no data), or any that tensorflow-datasets prepared as "
-        "array_record, such as cifar10",
+        "array_record, such as cifar10; grey images are repeated to three channels",
     )
     parser.add_argument(
         "--data-dir",
         type=Path,
         help="where tensorflow-datasets prepared it; by default JAXAL_DATA/tfds",
     )
-    parser.add_argument("--split", default="train", help="of the pool (default train)")
-    parser.add_argument("--test-split", default="test", help="of the test set (default test)")
+    parser.add_argument("--split", help="of the pool (default train)")
+    parser.add_argument("--test-split", help="of the test set (default test)")
     parser.add_argument(
         "--folder", type=Path, metavar="DIR", help="images, a sub-folder a class or none"
     )
     parser.add_argument("--test-folder", type=Path, metavar="DIR", help="likewise, of the test set")
     for name, text in (
-        ("images", "uint8 [n, h, w, c] of the pool"),
+        ("images", "uint8 [n, h, w, c] of the pool; one channel is repeated to three"),
         ("labels", "their classes [n], integers from 0"),
         ("test-images", "of the test set"),
         ("test-labels", "of the test set"),
@@ -84,13 +75,14 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         "--image-size",
         type=int,
         metavar="PIXELS",
-        help="scale and cut images of a folder or a data set of several sizes to this square",
+        help="scale and cut images of a folder or a data set to this square; by default those of "
+        "several sizes to the encoder's",
     )
     parser.add_argument(
         "--limit", type=int, metavar="N", help="only N random images of the pool (key 0)"
     )
     parser.add_argument(
-        "--test-limit", type=int, metavar="N", help="only the first N of the test set"
+        "--test-limit", type=int, metavar="N", help="only N random images of the test set (seed 0)"
     )
     parser.add_argument(
         "--holdout",
@@ -101,73 +93,135 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_encoder(parser: argparse.ArgumentParser, *, weights: bool = True) -> None:
-    """Declare the flags that say which encoder is meant."""
-    parser.add_argument(
-        "--encoder",
-        default="conv4",
-        choices=list(ENCODERS),
-        metavar="NAME",
-        help=f"of {', '.join(ENCODERS)} (default conv4)",
-    )
-    parser.add_argument(
-        "--width",
-        type=int,
-        metavar="N",
-        help="of the encoder, in place of its own (num_filters of conv4)",
-    )
-    parser.add_argument(
-        "--size",
-        type=int,
-        metavar="PIXELS",
-        help="side that images are scaled to for the encoder, in place of its own",
-    )
-    if weights:
-        parser.add_argument(
-            "--weights",
-            type=Path,
-            metavar="FILE",
-            help="what pretrain wrote, or published weights: .npz, .safetensors or a PyTorch "
-            "checkpoint; new random ones without it",
-        )
-
-
 def open_images(args: argparse.Namespace) -> Images:
-    """Open the images that the command line names.
+    """Open the images that the command line names, in colour.
 
     Raises:
-      ValueError: none or several are named, or they are not there.
+      ValueError: none or several are named, they are not there, or a flag does not go with them.
     """
-    files = [name for name in _FILES if getattr(args, name)]
-    folders = [name for name in _FOLDERS if getattr(args, name)]
-    ways = [bool(args.dataset), bool(folders), bool(files)]
-    if sum(ways) != 1:
-        raise ValueError(
-            "images: expected one of --dataset, --folder and --images, found "
-            + (f"{sum(ways)} of them" if sum(ways) else "none")
-        )
+    way = _find_way(args)
     train: ImageSource
     test: ImageSource | None
-    if args.dataset == "digits":
-        name, train, test = "digits", *_digits()
-    elif args.dataset:
-        name, (train, test) = args.dataset, _tfds(args)
-    elif folders:
-        if not args.folder:
-            raise ValueError("--folder: expected beside --test-folder, found none")
-        name = args.folder.name
-        train = open_folder(args.folder, size=args.image_size)
-        test = args.test_folder and open_folder(args.test_folder, size=args.image_size)
+    if way == "digits":
+        name, (train, test) = "digits", _digits()
+    elif way == "dataset":
+        name, (train, test) = args.dataset, _open_sized(args, _open_tfds)
+    elif way == "folder":
+        name, (train, test) = args.folder.name, _open_sized(args, _open_folders)
     else:
-        if not args.images:
-            raise ValueError("--images: expected beside the other files, found none")
-        name = args.images.stem
-        train = open_npy(args.images, args.labels)
-        test = args.test_images and open_npy(args.test_images, args.test_labels)
-    num_classes = _count_classes(train, test or None)
-    train, test = _choose_rows(args, train, test or None)
+        name, train = args.images.stem, open_npy(args.images, args.labels)
+        test = open_npy(args.test_images, args.test_labels) if args.test_images else None
+    train, test = _coloured(train), None if test is None else _coloured(test)
+    num_classes = _count_classes(train, test)
+    train, test = _choose_rows(args, train, test)
     tested = "test images" if args.holdout is None else "images held out of the pool"
     return Images(name, train, test, num_classes, tested)
+
+
+def draw_rows(count: int, most: int) -> np.ndarray:
+    """Draw rows of ``0..count-1``, ``most`` at the most; the same each time, and ascending.
+
+    Random ones, since the images of folders are ordered by class.
+    """
+    return np.sort(np.random.default_rng(0).permutation(count)[:most])
+
+
+def _find_way(args: argparse.Namespace) -> str:
+    """Tell how images are named: "digits", "dataset", "folder" or "images"."""
+    ways = {
+        "dataset": bool(args.dataset),
+        "folder": any(getattr(args, name) for name in _FOLDERS),
+        "images": any(getattr(args, name) for name in _FILES),
+    }
+    found = [way for way, named in ways.items() if named]
+    if len(found) != 1:
+        raise ValueError(
+            "images: expected one of --dataset, --folder and --images, found "
+            + (f"{len(found)} of them" if found else "none")
+        )
+    (way,) = found
+    if way == "folder" and not args.folder:
+        raise ValueError("--folder: expected beside --test-folder, found none")
+    if way == "images" and not args.images:
+        raise ValueError("--images: expected beside the other files, found none")
+    way, name = ("digits", "the digits") if args.dataset == "digits" else (way, f"--{way}")
+    for flag, known in _ONLY_FOR.items():
+        if getattr(args, flag) is not None and way not in known:
+            raise ValueError(
+                f"--{flag.replace('_', '-')}: expected {' or '.join(known.values())} beside it, "
+                f"found {name}"
+            )
+    if args.image_size is not None:
+        check_positive(args.image_size, "--image-size")
+    return way
+
+
+def _open_sized(
+    args: argparse.Namespace,
+    opened: Callable[[argparse.Namespace, int | None], tuple[ImageSource, ImageSource | None]],
+) -> tuple[ImageSource, ImageSource | None]:
+    """Open images scaled to ``--image-size``, and those of several sizes to the encoder's."""
+    try:
+        return opened(args, args.image_size)
+    except ValueError as error:
+        said = str(error)
+        if not said.startswith("size: expected one to scale to"):
+            raise
+        size = _encoder_size(args)
+        if size is None:
+            # The library's argument, which is not the encoder's --size.
+            raise ValueError(f"--image-{said}") from error
+    print(f"images of several sizes: scaled and cut to squares of {size} pixels", flush=True)
+    return opened(args, size)
+
+
+def _encoder_size(args: argparse.Namespace) -> int | None:
+    size: int | None = getattr(args, "size", None)
+    encoder = getattr(args, "encoder", None)
+    return ENCODERS[encoder].preprocessing.size if size is None and encoder else size
+
+
+def _open_tfds(
+    args: argparse.Namespace, size: int | None
+) -> tuple[ImageSource, ImageSource | None]:
+    folder = args.data_dir or data_root() / "tfds"
+    opened = functools.partial(open_tfds, args.dataset, data_dir=folder, size=size)
+    split, test_split = (
+        default if given is None else given
+        for given, default in ((args.split, "train"), (args.test_split, "test"))
+    )
+    return opened(split), opened(test_split) if test_split else None
+
+
+def _open_folders(
+    args: argparse.Namespace, size: int | None
+) -> tuple[ImageSource, ImageSource | None]:
+    test = open_folder(args.test_folder, size=size) if args.test_folder else None
+    return open_folder(args.folder, size=size), test
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Coloured:
+    """Grey images as colour images, which all encoders and augmentations know."""
+
+    source: ImageSource
+    labels: np.ndarray | None
+    class_names: tuple[str, ...] | None
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def load(self, rows: np.ndarray) -> np.ndarray:
+        return np.repeat(self.source.load(rows), 3, axis=3)
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "coloured", "of": self.source.describe()}
+
+
+def _coloured(source: ImageSource) -> ImageSource:
+    if source.load(np.zeros(1, np.int64)).shape[3] == 3:
+        return source
+    return _Coloured(source, source.labels, source.class_names)
 
 
 def _choose_rows(
@@ -182,17 +236,24 @@ def _choose_rows(
         order = np.asarray(jax.random.permutation(jax.random.key(1), len(train)))
         held, left = np.sort(order[: args.holdout]), np.sort(order[args.holdout :])
         train, test = take(train, left), take(train, held)
-    if test is not None and args.test_limit is not None:
-        count = min(check_positive(args.test_limit, "--test-limit"), len(test))
-        test = take(test, np.arange(count))
-    if args.limit is not None and check_positive(args.limit, "--limit") < len(train):
+    if args.test_limit is not None:
+        if test is None:
+            raise ValueError("--test-limit: expected a test set beside it, found none")
+        _check_limit(args.test_limit, "--test-limit", test)
+        test = take(test, draw_rows(len(test), args.test_limit))
+    if args.limit is not None and _check_limit(args.limit, "--limit", train) < len(train):
         order = np.asarray(jax.random.permutation(jax.random.key(0), len(train)))
         train = take(train, np.sort(order[: args.limit]))
     return train, test
 
 
+def _check_limit(limit: int, flag: str, source: ImageSource) -> int:
+    if check_positive(limit, flag) > len(source):
+        raise ValueError(f"{flag}: expected at most the {len(source)} images, found {limit}")
+    return limit
+
+
 def _digits() -> tuple[ImageSource, ImageSource]:
-    """Take the digits as colour images, which all encoders and augmentations know."""
     found = load_digits()
 
     def source(images: np.ndarray, labels: np.ndarray) -> ImageSource:
@@ -200,12 +261,6 @@ def _digits() -> tuple[ImageSource, ImageSource]:
         return from_arrays(np.repeat(grey, 3, axis=3), labels, [str(i) for i in range(10)])
 
     return source(found.pool, found.pool_labels), source(found.test, found.test_labels)
-
-
-def _tfds(args: argparse.Namespace) -> tuple[ImageSource, ImageSource | None]:
-    folder = args.data_dir or data_root() / "tfds"
-    opened = functools.partial(open_tfds, args.dataset, data_dir=folder, size=args.image_size)
-    return opened(args.split), opened(args.test_split) if args.test_split else None
 
 
 def _count_classes(train: ImageSource, test: ImageSource | None) -> int | None:
@@ -218,74 +273,3 @@ def _count_classes(train: ImageSource, test: ImageSource | None) -> int | None:
         return len(names)
     known = [source.labels for source in (train, test) if source is not None]
     return int(max(labels.max() for labels in known if labels is not None)) + 1
-
-
-def load_encoder(args: argparse.Namespace, channels: int = 3, *, seed: int = 0) -> LoadedEncoder:
-    """Make the encoder that the command line names, and read its weights.
-
-    Raises:
-      ValueError: an option it does not have, or weights that do not fit.
-    """
-    preprocessing = ENCODERS[args.encoder].preprocessing
-    if args.size is not None:
-        preprocessing = preprocessing._replace(size=check_positive(args.size, "--size"))
-    if channels != len(preprocessing.mean):
-        raise ValueError(
-            f"--encoder: {args.encoder} expects {len(preprocessing.mean)} channels, found images "
-            f"of {channels}"
-        )
-    attributes: dict[str, Any] = {}
-    if args.width is not None:
-        attributes["num_filters" if args.encoder == "conv4" else "width"] = args.width
-    if args.size is not None and args.encoder == "conv4":
-        attributes["image_size"] = args.size
-    module = get_encoder(args.encoder, **attributes)
-    side = preprocessing.size or 32
-    image = jnp.zeros((1, side, side, channels))
-    about: dict[str, Any] = {"encoder": args.encoder, **attributes, "size": preprocessing.size}
-    path = getattr(args, "weights", None)
-    if path is None:
-        variables = jax.jit(module.init)(jax.random.key(seed), image)
-        return LoadedEncoder(
-            args.encoder, module, dict(variables), preprocessing, {**about, "weights": None}
-        )
-    template = jax.eval_shape(module.init, jax.random.key(0), image)
-    if is_saved(path):
-        variables, found = load_variables(path)
-        _check_alike(path, template, variables, found)
-    else:
-        variables, _ = import_weights(module, template, read_weights(path))
-    leaves = jax.tree.leaves_with_path(variables)
-    digest = fingerprint(np.concatenate([np.ravel(x) for _, x in leaves]))["sha256"]
-    about |= {"weights": path.name, "sha256": digest}
-    return LoadedEncoder(args.encoder, module, variables, preprocessing, about)
-
-
-def _check_alike(path: Path, template: Any, variables: Any, found: Any) -> None:
-    wanted, given = (
-        {jax.tree_util.keystr(p): np.shape(x) for p, x in jax.tree.leaves_with_path(tree)}
-        for tree in (template, variables)
-    )
-    if wanted != given:
-        differing = sorted(set(wanted.items()) ^ set(given.items()))[:3]
-        raise ValueError(
-            f"{path}: expected weights of the encoder named, found those of {found}; they differ "
-            f"in {differing}"
-        )
-
-
-def encode(encoder: LoadedEncoder) -> Any:
-    """Compile ``images uint8 [n, h, w, c] -> features [n, f]``."""
-    variables = encoder.variables
-
-    @jax.jit
-    def compiled(variables: Any, images: jax.Array) -> jax.Array:
-        found = encoder.module.apply(variables, preprocess(images, encoder.preprocessing))
-        return jnp.asarray(found)
-
-    return functools.partial(compiled, variables)
-
-
-def encoder_settings(encoder: LoadedEncoder) -> dict[str, Any]:
-    """Describe all of an encoder that features depend on."""
-    return {**encoder.about, "preprocessing": encoder.preprocessing._asdict()}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks import INSTALL
 
-__all__ = ["require", "stop"]
+__all__ = ["describe_time", "require", "stop"]
 
 _STOPPED = 130  # the exit status that shells give to what was interrupted
 
@@ -22,7 +22,18 @@ def require(*modules: str) -> None:
         raise ImportError(f"{', '.join(missing)}: not installed; {INSTALL}")
 
 
-def stop(out: Path) -> int:
-    """Say how to go on after an interruption; return the exit status."""
-    print(f"\nstopped; the same command with --resume goes on from {out}", file=sys.stderr)
+def stop(out: Path, *, flag: str | None = "--resume") -> int:
+    """Say how to go on after an interruption; return the exit status.
+
+    Args:
+      out: where what is done lies.
+      flag: what the command has to be given to go on from there; None for nothing.
+    """
+    added = "" if flag is None else f" with {flag}"
+    print(f"\nstopped; the same command{added} goes on from {out}", file=sys.stderr)
     return _STOPPED
+
+
+def describe_time(seconds: float) -> str:
+    """Say how long something will take, to a minute, or to a second under two minutes."""
+    return f"about {seconds:.0f} s" if seconds < 120 else f"about {seconds / 60:.0f} minutes"

@@ -10,18 +10,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from benchmarks.image_figures import draw_history, draw_map
-from benchmarks.images import (
-    Images,
+from benchmarks.extraction import judge_features
+from benchmarks.image_encoders import (
     LoadedEncoder,
     add_encoder,
-    add_images,
-    encode,
+    encode_array,
+    find_mesh,
     load_encoder,
-    open_images,
 )
+from benchmarks.image_figures import draw_history, draw_map
+from benchmarks.images import Images, add_images, draw_rows, open_images
 from benchmarks.measuring import describe_device
-from benchmarks.outcomes import require, stop
+from benchmarks.outcomes import describe_time, require, stop
 from benchmarks.tables import markdown, write_csv
 from jaxal.augment import (
     Pipeline,
@@ -32,11 +32,9 @@ from jaxal.augment import (
     simsiam_view,
 )
 from jaxal.checks import check_positive
-from jaxal.chunking import map_rows
 from jaxal.data import ImageSource
 from jaxal.models.preprocess import Preprocessing, preprocess
 from jaxal.models.saved import save_variables
-from jaxal.sharding import data_mesh
 from jaxal.train.pretrain import (
     SIMCLR_CIFAR10,
     SIMCLR_SMALL,
@@ -44,9 +42,9 @@ from jaxal.train.pretrain import (
     SIMSIAM_IMAGENET,
     SIMSIAM_SMALL,
     PretrainConfig,
+    check_pretrain,
     pretrain,
 )
-from jaxal.train.probes import knn_accuracy, linear_accuracy
 
 __all__ = ["HELP", "add_arguments", "main"]
 
@@ -66,7 +64,9 @@ _SCALES: dict[str, dict[str, PretrainConfig]] = {
 # What is judged: images are enough for accuracies to one percent.
 _KNOWN, _QUERIES = 5_000, 2_000
 _MAPPED = 2_000
-_CHUNK = 256
+_MEMORY = 2 * 10**9  # bytes of images that are kept in memory
+# Where an epoch has more steps, a few are timed first: they have to be compiled once more.
+_MANY_STEPS = 50
 _OWN = ("encoder.npz", "history.csv", "report.md", "curves.png", "features.png")
 
 
@@ -115,32 +115,41 @@ def main(args: argparse.Namespace) -> int:
     """Pre-train, report; return the exit status."""
     require("matplotlib", "sklearn")
     config = _config(args)
+    check_pretrain(config)
+    check_positive(args.monitor_every, "--monitor-every")
     images = open_images(args)
-    sample = images.train.load(np.zeros(1, np.int64))
-    encoder = load_encoder(args, sample.shape[3], seed=args.seed)
+    side = images.train.load(np.zeros(1, np.int64)).shape[1]
     if config.train_batch_size > len(images.train):
         raise ValueError(
             f"--batch-size: expected at most the {len(images.train)} images there are, "
             f"found {config.train_batch_size}"
         )
+    encoder = load_encoder(args, seed=args.seed)
     checkpoint = open_output(args.out, _OWN, resume=args.resume, overwrite=args.overwrite)
     judge = _find_judge(images)
-    view, prepare = _make_view(args, images, encoder.preprocessing, sample.shape[1])
+    view, prepare = _make_view(args.method, images.name, encoder.preprocessing, side)
+    pixels = _load_small(images.train)
+    train = functools.partial(
+        pretrain,
+        jax.random.key(args.seed),
+        encoder.module,
+        view=view,
+        prepare=prepare,
+        variables=encoder.variables if args.weights else None,
+        mesh=find_mesh(),
+    )
     print(
         f"{config.method} of {encoder.name} on {len(images.train)} images of {images.name}, "
         f"{config.epochs} epochs of batches of {config.train_batch_size}; {describe_device()}",
         flush=True,
     )
     try:
-        found = pretrain(
-            jax.random.key(args.seed),
-            encoder.module,
-            images.train if len(images.train) > 200_000 else _load_all(images.train),
+        many = len(images.train) > _MANY_STEPS * config.train_batch_size
+        if many and not checkpoint.exists():
+            _time_steps(train, images.train, config)
+        found = train(
+            pixels,
             config=config,
-            view=view,
-            prepare=prepare,
-            variables=encoder.variables if args.weights else None,
-            mesh=data_mesh() if jax.device_count() > 1 else None,
             monitor=judge and functools.partial(_judged, encoder, judge),
             monitor_every=args.monitor_every,
             checkpoint=checkpoint,
@@ -193,23 +202,44 @@ def _config(args: argparse.Namespace) -> PretrainConfig:
 
 
 def _make_view(
-    args: argparse.Namespace, images: Images, preprocessing: Preprocessing, side: int
+    method: str, dataset: str, preprocessing: Preprocessing, side: int
 ) -> tuple[Pipeline, Callable[[jax.Array], jax.Array]]:
     """Make the augmentation, which crops to the encoder's size, and the rest of the way."""
     size = preprocessing.size or side
-    if images.name == "digits":
+    if dataset == "digits":
         # Ours: a mirrored digit is another sign, and there are no colours to change.
         view = compose(
             functools.partial(random_resized_crop, size=size, area=(0.4, 1.0)),
             functools.partial(color_jitter, saturation=0.0, hue=0.0),
         )
+    elif method == "simsiam":
+        view = simsiam_view(size)
     else:
-        view = (simsiam_view if args.method == "simsiam" else simclr_view)(size)
+        # Both of its scales are for small images, whose colours the paper changes half as much.
+        view = simclr_view(size, strength=0.5)
     return view, functools.partial(preprocess, preprocessing=preprocessing)
 
 
-def _load_all(source: ImageSource) -> np.ndarray:
+def _load_small(source: ImageSource) -> ImageSource | np.ndarray:
+    """Load images that memory has room for; others are loaded batch by batch."""
+    if len(source) * source.load(np.zeros(1, np.int64)).nbytes > _MEMORY:
+        return source
     return source.load(np.arange(len(source)))
+
+
+def _time_steps(train: Callable[..., Any], source: ImageSource, config: PretrainConfig) -> None:
+    """Train on one batch for some steps, and say how long all epochs will take."""
+    batch = source.load(np.arange(config.train_batch_size))
+    few = config._replace(epochs=4, schedule=config.schedule._replace(warmup_epochs=0.0))
+    times: list[float] = []
+    train(batch, config=few, on_epoch=lambda record: times.append(time.perf_counter()))
+    seconds = float(np.diff(times).min())
+    steps = config.epochs * -(-len(source) // config.train_batch_size)
+    print(
+        f"{describe_time(steps * seconds)} for {steps} steps of {seconds:.3g} s, without loading "
+        "and judging",
+        flush=True,
+    )
 
 
 def _find_judge(images: Images) -> _Judge | None:
@@ -217,11 +247,9 @@ def _find_judge(images: Images) -> _Judge | None:
     train, test = images.train, images.test
     if images.num_classes is None or train.labels is None:
         return None
-    rng = np.random.default_rng(0)
-    known = np.sort(rng.permutation(len(train))[:_KNOWN])
     if test is None or test.labels is None:
         return None
-    queries = np.sort(rng.permutation(len(test))[:_QUERIES])
+    known, queries = draw_rows(len(train), _KNOWN), draw_rows(len(test), _QUERIES)
     return _Judge(
         train.load(known),
         train.labels[known],
@@ -232,15 +260,9 @@ def _find_judge(images: Images) -> _Judge | None:
 
 
 def _judged(encoder: LoadedEncoder, judge: _Judge, variables: dict[str, Any]) -> dict[str, float]:
-    apply = encode(encoder._replace(variables=variables))
-    known, queries = (
-        np.asarray(map_rows(apply, x, chunk_size=_CHUNK)) for x in (judge.known, judge.queries)
-    )
-    given = known, judge.labels, queries, judge.query_labels, judge.num_classes
-    return {
-        "knn_accuracy": knn_accuracy(*given),
-        "linear_accuracy": linear_accuracy(jax.random.key(0), *given),
-    }
+    trained = encoder._replace(variables=variables)
+    known, queries = (encode_array(trained, x) for x in (judge.known, judge.queries))
+    return judge_features(known, judge.labels, queries, judge.query_labels, judge.num_classes)
 
 
 def _reporter(epochs: int) -> Callable[[dict[str, Any]], None]:
@@ -300,8 +322,8 @@ def _report(
     (args.out / "report.md").write_text(text + "\n", encoding="utf-8")
     draw_history(history, args.out / "curves.png", f"{config.method} on {images.name}")
     source = images.test if images.test is not None else images.train
-    rows = np.arange(min(_MAPPED, len(source)))
-    features = np.asarray(map_rows(encode(encoder), source.load(rows), chunk_size=_CHUNK))
+    rows = draw_rows(len(source), _MAPPED)
+    features = encode_array(encoder, source.load(rows))
     labels = None if source.labels is None else source.labels[rows]
     draw_map(features, labels, args.out / "features.png", source.class_names)
     print(f"\n{text}\n\nresults in {args.out}")

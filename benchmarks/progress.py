@@ -6,7 +6,11 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from benchmarks.outcomes import describe_time
+
 __all__ = ["Progress", "progress"]
+
+_TELLING = 3  # the round that tells what those of the first run take: those before it compile
 
 
 class Progress:
@@ -14,14 +18,15 @@ class Progress:
 
     The time left is taken from the rounds that were run: a run takes, each round, what the last one
     of the same kind did, or what all kinds do where there was none of its own. Compilation, which
-    first runs have to themselves, makes that too long rather than too short.
+    first runs have to themselves, makes that too long rather than too short. Before any run is
+    finished, its third round stands for all.
     """
 
     def __init__(self, kinds: Sequence[str], rounds: int, bar: Any = None) -> None:
         self._kinds, self._rounds, self._bar = tuple(kinds), rounds, bar
         self._task = bar.add_task("", total=len(kinds) * rounds, left="") if bar else None
         self._name, self._finished, self._began = "", 0, time.perf_counter()
-        self._steps, self._started = 0, self._began
+        self._steps, self._started, self._stepped = 0, self._began, self._began
         self._spent: dict[str, tuple[float, int]] = {}  # by kind: seconds, rounds
 
     def start(self, name: str) -> None:
@@ -32,9 +37,18 @@ class Progress:
 
     def step(self) -> None:
         """Count a round."""
+        now = time.perf_counter()
         self._steps += 1
         if self._bar:
             self._bar.advance(self._task)
+        if self._steps == _TELLING and not self._spent:
+            rounds = (len(self._kinds) - self._finished) * self._rounds - self._steps
+            left = f"{describe_time(rounds * (now - self._stepped))} left"
+            if self._bar:
+                self._bar.update(self._task, left=left)
+            elif rounds:
+                print(f"{left}, if all rounds are like this one of {self._name}", flush=True)
+        self._stepped = now
 
     def finish(self, result: str) -> None:
         """Count a run."""

@@ -1,14 +1,14 @@
 """The commands that work from images, on the digits and on files."""
 
-import argparse
 import csv
 import json
 
 import numpy as np
 import pytest
 
+import jaxal.train.finetune
+from benchmarks import finetuning
 from benchmarks.__main__ import main
-from benchmarks.images import add_images, open_images
 from jaxal.models.saved import load_variables
 
 SMALL = ["--dataset", "digits", "--size", "16", "--width", "4", "--test-limit", "60"]
@@ -82,6 +82,31 @@ def test_fine_tuning_tabulates_and_resumes(pretrained, tmp_path, capsys):
     assert "other settings (scale)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_an_interrupted_fine_tuning_goes_on_within_its_run(tmp_path, monkeypatch):
+    given = ["finetune", *SMALL, "--epochs", "3", "--num-labels", "20", "--seeds", "1"]
+    given += ["--methods", "lpft", "--out"]
+    save, saved = jaxal.train.finetune.save_checkpoint, []
+
+    def counted(path, *args, **options):
+        save(path, *args, **options)
+        saved.append(path.name)
+        if len(saved) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(jaxal.train.finetune, "save_checkpoint", counted)
+    assert main([*given, str(tmp_path / "whole")]) == 0 and not saved
+    monkeypatch.setattr(finetuning, "_LONG", 0.0)
+    assert main([*given, str(tmp_path / "broken")]) == 130
+    assert [path.name for path in (tmp_path / "broken" / "checkpoints").iterdir()] == ["lpft-20-0"]
+    assert main([*given, str(tmp_path / "broken"), "--resume"]) == 0
+    assert saved == ["probe"] * 3 + ["finetune"] * 3
+    rows = [lines_of(tmp_path / name / "results.csv")[0] for name in ("whole", "broken")]
+    for row in rows:
+        row.pop("seconds")
+    assert rows[0] == rows[1] and not (tmp_path / "broken" / "checkpoints").exists()
+
+
 def test_files_and_folders_of_images(tmp_path):
     from PIL import Image
 
@@ -101,11 +126,9 @@ def test_files_and_folders_of_images(tmp_path):
     for name, way in ways.items():
         assert main(["features", *way, *small, "--out", str(tmp_path / name)]) == 0
         assert np.load(tmp_path / name / "train.npy").shape == (12, 2)
-    order = np.argsort(labels, kind="stable")
     found = np.load(tmp_path / "folder" / "train.npy")
     names = sorted(range(12), key=lambda i: (labels[i], f"{i}.png"))
     np.testing.assert_allclose(found, np.load(tmp_path / "files" / "train.npy")[names], atol=1e-6)
-    assert sorted(names) == sorted(order.tolist())
 
 
 @pytest.mark.parametrize(
@@ -121,6 +144,11 @@ def test_files_and_folders_of_images(tmp_path):
         (["finetune", *SMALL, "--seeds", "0"], "--seeds"),
         (["features", *SMALL, "--holdout", "1297"], "--holdout: expected less than the 1297"),
         (["features", "--test-folder", "x"], "--folder: expected beside --test-folder"),
+        (["pretrain", *SMALL, "--monitor-every", "0"], "--monitor-every"),
+        (["pretrain", *SMALL, "--learning-rate", "-1"], "learning_rate"),
+        (["finetune", *SMALL, "--learning-rate", "-1"], "learning_rate"),
+        (["finetune", *SMALL, "--num-labels", "10", "10"], "--num-labels: expected each once"),
+        (["finetune", *SMALL, "--methods", "lp", "lp"], "--methods: expected each once"),
     ],
 )
 def test_bad_options_are_named_before_anything_is_made(given, message, tmp_path, capsys):
@@ -129,27 +157,38 @@ def test_bad_options_are_named_before_anything_is_made(given, message, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "extra"),
+    [
+        ("pretrain", ("--learning-rate", "-1")),
+        ("pretrain", ("--monitor-every", "0")),
+        ("finetune", ("--learning-rate", "-1")),
+        ("finetune", ("--head-learning-rate", "-1", "--methods", "lp")),
+    ],
+)
+def test_overwriting_waits_for_the_options_to_be_checked(command, extra, tmp_path):
+    for name in ("encoder.npz", "runs.json", "settings.json"):
+        (tmp_path / name).write_text("kept")
+    assert main([command, *SMALL, *extra, "--out", str(tmp_path), "--overwrite"]) == 2
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"kept"}
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_an_interrupted_extraction_says_how_to_go_on(pretrained, tmp_path, capsys, monkeypatch):
+    def stopped(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("benchmarks.extraction.extract_features", stopped)
+    given = ["features", *SMALL, "--weights", str(pretrained / "encoder.npz")]
+    assert main([*given, "--out", str(tmp_path)]) == 130
+    said = capsys.readouterr().err
+    assert "the same command goes on" in said and "--resume" not in said
+
+
 def test_one_fine_tuning_and_its_settings(pretrained, tmp_path):
     given = ["finetune", *SMALL, "--methods", "lp", "--seeds", "1", "--epochs", "1"]
     assert main([*given, "--num-labels", "10", "--out", str(tmp_path)]) == 0
     assert json.loads((tmp_path / "settings.json").read_text())["scale"] == "small"
-
-
-def test_images_held_out_are_those_that_the_pool_lacks():
-    def opened(*given):
-        parser = argparse.ArgumentParser()
-        add_images(parser)
-        return open_images(parser.parse_args(["--dataset", "digits", *given]))
-
-    whole, parted = opened(), opened("--holdout", "300")
-    assert (len(parted.train), len(parted.test), parted.num_classes) == (997, 300, 10)
-    both = [
-        np.column_stack([source.load(np.arange(len(source))).reshape(len(source), -1), y])
-        for source, y in [(s, s.labels) for s in (parted.train, parted.test, whole.train)]
-    ]
-    found, wanted = np.concatenate(both[:2]), both[2]
-    np.testing.assert_array_equal(found[np.lexsort(found.T)], wanted[np.lexsort(wanted.T)])
-    assert parted.tested != whole.tested
 
 
 def test_ntkcpl_chooses_among_images(pretrained, tmp_path, capsys):

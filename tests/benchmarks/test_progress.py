@@ -52,3 +52,14 @@ def test_a_terminal_has_a_bar(monkeypatch, capsys):
             bar.finish("done")
     out = capsys.readouterr().out
     assert "4/4" in out and "done" not in out
+
+
+def test_the_third_round_of_the_first_run_stands_for_all(clock, capsys):
+    with progress.progress(["a", "b"], 5) as bar:
+        bar.start("a, seed 0")
+        for seconds in (60, 40, 20, 30):
+            clock[0] += seconds
+            bar.step()
+    # Seven rounds of 20 s.
+    said = "about 2 minutes left, if all rounds are like this one of a, seed 0\n"
+    assert capsys.readouterr().out == said
