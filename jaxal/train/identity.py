@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -17,9 +18,23 @@ def describe_module(module: nn.Module) -> str:
 def describe_function(fn: Any) -> Any:
     """Part a function from the arguments bound to it, so that both are compared.
 
-    What is no `functools.partial` is given back, for `jaxal.records.describe` to name.
+    Args:
+      fn: a function. A `functools.partial` is parted, and so are those among its arguments, alone
+        or in collections; modules among them are described by their fields.
+
+    Returns:
+      Dicts and lists of functions and values, which `jaxal.records.describe` names. Other functions
+      than partials are given back.
     """
-    if not isinstance(fn, functools.partial):
-        return fn
-    bound = {"args": fn.args, "keywords": fn.keywords}
-    return {"function": describe_function(fn.func), **bound}
+    if isinstance(fn, functools.partial):
+        bound = {"args": fn.args, "keywords": fn.keywords}
+        return {"function": describe_function(fn.func), **describe_function(bound)}
+    if isinstance(fn, nn.Module):
+        return describe_module(fn)
+    if hasattr(fn, "_asdict"):
+        return describe_function(fn._asdict())
+    if isinstance(fn, Mapping):
+        return {name: describe_function(value) for name, value in fn.items()}
+    if isinstance(fn, list | tuple):
+        return [describe_function(value) for value in fn]
+    return fn
