@@ -341,7 +341,7 @@ def _make_loss(
             loss = simsiam_loss(p1, p2, z1, z2, mask=batch["mask"])
         else:
             loss = nt_xent(z1, z2, temperature=config.temperature, mask=batch["mask"])
-        return loss, Aux(batch_stats, {"spread": collapse(z1)})
+        return loss, Aux(batch_stats, {"spread": collapse(z1, mask=batch["mask"])})
 
     return loss_fn
 
