@@ -117,13 +117,14 @@ def check_images(images: Any, name: str = "images") -> int:
     Raises:
       ValueError: neither uint8 ``[n, h, w, c]`` nor an `ImageSource`, or none of them.
     """
-    if isinstance(images, ImageSource):
-        n = len(images)
-    elif np.ndim(images) != 4 or images.dtype != np.uint8:
-        found = f"{getattr(images, 'dtype', type(images).__name__)} {np.shape(images)}"
-        raise ValueError(f"{name}: expected uint8 [n, h, w, c] or an image source, found {found}")
-    else:
-        n = np.shape(images)[0]
+    if not isinstance(images, ImageSource):
+        shape, dtype = getattr(images, "shape", ()), getattr(images, "dtype", None)
+        if len(shape) != 4 or dtype != np.uint8:
+            found = type(images).__name__ if dtype is None else f"{dtype} {shape}"
+            raise ValueError(
+                f"{name}: expected uint8 [n, h, w, c] or an image source, found {found}"
+            )
+    n = len(images)
     if n == 0:
         raise ValueError(f"{name}: expected one image or more, found none")
     return n

@@ -132,6 +132,8 @@ def test_bad_images_are_named():
         (np.zeros((3, 2, 2, 1)), "images: expected uint8 .* found float64"),
         (np.zeros((0, 2, 2, 1), np.uint8), "images: expected one image or more"),
         ([1, 2], "images: expected uint8 .* found list"),
+        ([[[[1]]], [[[2]]]], "images: expected uint8 .* found list"),
+        ([[1], [2, 3]], "images: expected uint8 .* found list"),
     ):
         with pytest.raises(ValueError, match=message):
             check_images(images)
