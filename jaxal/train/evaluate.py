@@ -13,12 +13,13 @@ from jax.typing import ArrayLike
 
 from jaxal.calibration import calibration_error
 from jaxal.checks import check_features, check_labels, check_positive
-from jaxal.sharding import check_mesh, replicated_sharding
+from jaxal.sharding import replicated_sharding
 from jaxal.train.batches import (
     Loader,
     RowBatch,
     check_images,
     fetcher,
+    padded_size,
     plain_batches,
     streaming_loader,
 )
@@ -81,8 +82,7 @@ def evaluate(
     if class_names is None:
         class_names = getattr(images, "class_names", None)
     found = check_labels(labels, num_classes, length=n)
-    devices = 1 if mesh is None else check_mesh(mesh).size
-    size = -(-min(chunk_size, n) // devices) * devices
+    size = padded_size(min(chunk_size, n), mesh)
     load = streaming_loader(fetcher(images), found, mesh)
     logits = logits_of(apply, load, plain_batches(np.arange(n), size), mesh)
     return evaluate_logits(logits, found, num_classes, class_names=class_names)
