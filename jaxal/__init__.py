@@ -1,9 +1,17 @@
 """Active learning on pre-trained and self-supervised vision models, in JAX.
 
-The functions most used are here; each layer is a module of its own: `jaxal.active` (the loop),
-`jaxal.select` (strategies), `jaxal.train` and `jaxal.models` (heads), `jaxal.pseudolabels`,
-`jaxal.risk`, `jaxal.regression`, `jaxal.embedding`, `jaxal.clustering`, `jaxal.neighbors` and
-`jaxal.kernels`.
+The functions most used are here; each layer is a module of its own:
+
+* `jaxal.active`, `jaxal.asktell`, `jaxal.state`: the loop, one round of it, and where it stands.
+* `jaxal.select`: the strategies.
+* `jaxal.kernels`, `jaxal.regression`: neural tangent kernels; predicting and looking ahead by them.
+* `jaxal.clustering`, `jaxal.neighbors`, `jaxal.embedding`: the structure of a pool.
+* `jaxal.pseudolabels`, `jaxal.risk`, `jaxal.coverage`: what strategies choose by.
+* `jaxal.calibration`: temperatures of a classifier, and how wrong its confidences are.
+* `jaxal.data`, `jaxal.augment`: images, batches, features on the disk; augmentation on the device.
+* `jaxal.models`: encoders, heads and published weights.
+* `jaxal.train`: heads, fine-tuning, pre-training without labels, evaluation, checkpoints.
+* `jaxal.sharding`: batches over several devices.
 """
 
 from jaxal.active import ask, cancel, fit_head, load, relabel, run, save, skip, start, tell

@@ -5,6 +5,7 @@ its options are bound by keyword (`functools.partial`). Everything here runs und
 `jax.vmap`, on the device.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -64,13 +65,8 @@ def augment_batch(
 
 def compose(*ops: Pipeline) -> Pipeline:
     """Chain augmentations, the first first, each with a key of its own."""
-
-    def composed(key: jax.Array, image: jax.Array) -> jax.Array:
-        for op_key, op in zip(jax.random.split(key, len(ops)), ops, strict=True):
-            image = op(op_key, image)
-        return image
-
-    return composed
+    # A partial, unlike a closure, can be asked what it is made of.
+    return functools.partial(_composed, ops=ops)
 
 
 def sometimes(op: Pipeline, *, probability: float) -> Pipeline:
@@ -83,13 +79,7 @@ def sometimes(op: Pipeline, *, probability: float) -> Pipeline:
     Raises:
       ValueError: a probability outside 0..1.
     """
-    check_share(probability)
-
-    def applied(key: jax.Array, image: jax.Array) -> jax.Array:
-        coin, inner = jax.random.split(key)
-        return jnp.where(jax.random.bernoulli(coin, probability), op(inner, image), image)
-
-    return applied
+    return functools.partial(_applied, op=op, probability=check_share(probability))
 
 
 def whole_below(share: jax.Array, bound: ArrayLike) -> jax.Array:
@@ -156,6 +146,17 @@ def check_range(
         raise ValueError(f"{name}: expected (low, high) with low <= high, found {value!r}")
     low, high = (check_number(end, name, least=least, above=above) for end in value)
     return float(low), float(high)
+
+
+def _composed(key: jax.Array, image: jax.Array, *, ops: tuple[Pipeline, ...]) -> jax.Array:
+    for op_key, op in zip(jax.random.split(key, len(ops)), ops, strict=True):
+        image = op(op_key, image)
+    return image
+
+
+def _applied(key: jax.Array, image: jax.Array, *, op: Pipeline, probability: float) -> jax.Array:
+    coin, inner = jax.random.split(key)
+    return jnp.where(jax.random.bernoulli(coin, probability), op(inner, image), image)
 
 
 def _check_dtype(x: jax.Array, name: str) -> None:

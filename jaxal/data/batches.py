@@ -3,7 +3,7 @@
 import collections
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -12,7 +12,10 @@ from jax.typing import ArrayLike
 from jaxal.checks import check_count, check_indices, check_positive
 from jaxal.data.sources import ImageSource, check_source
 
-__all__ = ["epoch_batches", "epoch_order", "load_batches"]
+__all__ = ["epoch_batches", "epoch_order", "load_ahead", "load_batches"]
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 def epoch_batches(
@@ -132,7 +135,35 @@ def load_batches(
         return batch if put is None else put(batch)
 
     stop = len(chosen) - batch_size + 1 if drop_remainder else len(chosen)
-    return _ahead(load, range(0, stop, batch_size), prefetch)
+    return load_ahead(load, range(0, stop, batch_size), prefetch)
+
+
+def load_ahead(
+    load: Callable[[T], U], items: Iterable[T], prefetch: int
+) -> Generator[U, None, None]:
+    """Give what ``load`` makes of every item in turn, the next being worked on meanwhile.
+
+    Args:
+      load: called in a thread. What it raises is raised to who iterates.
+      items: what to load, in order.
+      prefetch: how many are loaded ahead of the one in use, 0 or more.
+
+    Returns:
+      What is loaded. The thread ends with the last item, or when the generator is closed.
+    """
+    waiting: collections.deque[Future[U]] = collections.deque()
+    with ThreadPoolExecutor(1, "jaxal-batches") as thread:
+        try:
+            for item in items:
+                waiting.append(thread.submit(load, item))
+                if len(waiting) > prefetch:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            # Whatever ended the iteration, what is not begun yet need not be loaded any more.
+            for future in waiting:
+                future.cancel()
 
 
 def _load(source: ImageSource, rows: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
@@ -152,22 +183,3 @@ def _load(source: ImageSource, rows: np.ndarray, batch_size: int) -> dict[str, n
     if source.labels is not None:
         batch["labels"] = source.labels[rows]
     return batch
-
-
-def _ahead(
-    load: Callable[[int], Any], starts: Iterable[int], prefetch: int
-) -> Generator[Any, None, None]:
-    """Give ``load`` of every start in turn, the next ``prefetch`` being worked on meanwhile."""
-    waiting: collections.deque[Future[Any]] = collections.deque()
-    with ThreadPoolExecutor(1, "jaxal-batches") as thread:
-        try:
-            for start in starts:
-                waiting.append(thread.submit(load, start))
-                if len(waiting) > prefetch:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            # Whatever ended the iteration, what is not begun yet need not be loaded any more.
-            for future in waiting:
-                future.cancel()

@@ -1,5 +1,25 @@
-"""Training steps and loops."""
+"""Training, each part of which can be used alone.
 
+* `train_head`, `predict_head`, `predict_probs`, `TrainedHead`: heads on fixed features; `LINEAR`
+  and `PROXY` are a `HeadConfig`.
+* `finetune`, `Finetuned`: a probe or fine-tuning on labelled images; `FT_IMAGENET`, `FT_CIFAR10`
+  and `FT_SMALL` are a `FinetuneConfig`.
+* `lp_ft`: a probe, and fine-tuning from there; `LPFT_IMAGENET`, `LPFT_CIFAR10` and `LPFT_SMALL` are
+  an `LpftConfig`.
+* `pretrain`, `Pretrained`: an encoder without labels; `SIMSIAM_CIFAR10`, `SIMSIAM_IMAGENET`,
+  `SIMSIAM_SMALL`, `SIMCLR_CIFAR10` and `SIMCLR_SMALL` are a `PretrainConfig`.
+* `simsiam_loss`, `nt_xent`: the losses of SimSiam and SimCLR.
+* `make_optimizer`, `OptimizerConfig`, `ScheduleConfig`: optimisers of a network's parts.
+* `make_train_step`, `init_state`, `TrainState`: one step of any training, over all devices.
+* `evaluate`, `make_apply`, `Evaluation`: how good a classifier is on images.
+* `knn_accuracy`, `linear_accuracy`: how good features are.
+* `save_checkpoint`, `restore_checkpoint`: a training on the disk.
+"""
+
+from jaxal.train.checkpoints import restore_checkpoint, save_checkpoint
+from jaxal.train.contrastive import nt_xent
+from jaxal.train.evaluate import Evaluation, evaluate, make_apply
+from jaxal.train.finetune import Finetuned, finetune, lp_ft
 from jaxal.train.head import (
     LINEAR,
     PROXY,
@@ -9,13 +29,72 @@ from jaxal.train.head import (
     predict_probs,
     train_head,
 )
+from jaxal.train.optimizers import OptimizerConfig, make_optimizer
+from jaxal.train.pretrain import (
+    SIMCLR_CIFAR10,
+    SIMCLR_SMALL,
+    SIMSIAM_CIFAR10,
+    SIMSIAM_IMAGENET,
+    SIMSIAM_SMALL,
+    PretrainConfig,
+    Pretrained,
+    pretrain,
+)
+from jaxal.train.probes import knn_accuracy, linear_accuracy
+from jaxal.train.recipes import (
+    FT_CIFAR10,
+    FT_IMAGENET,
+    FT_SMALL,
+    LPFT_CIFAR10,
+    LPFT_IMAGENET,
+    LPFT_SMALL,
+    FinetuneConfig,
+    LpftConfig,
+)
+from jaxal.train.schedules import ScheduleConfig
+from jaxal.train.siamese import simsiam_loss
+from jaxal.train.step import TrainState, init_state, make_train_step
 
 __all__ = [
+    "FT_CIFAR10",
+    "FT_IMAGENET",
+    "FT_SMALL",
     "LINEAR",
+    "LPFT_CIFAR10",
+    "LPFT_IMAGENET",
+    "LPFT_SMALL",
     "PROXY",
+    "SIMCLR_CIFAR10",
+    "SIMCLR_SMALL",
+    "SIMSIAM_CIFAR10",
+    "SIMSIAM_IMAGENET",
+    "SIMSIAM_SMALL",
+    "Evaluation",
+    "FinetuneConfig",
+    "Finetuned",
     "HeadConfig",
+    "LpftConfig",
+    "OptimizerConfig",
+    "PretrainConfig",
+    "Pretrained",
+    "ScheduleConfig",
+    "TrainState",
     "TrainedHead",
+    "evaluate",
+    "finetune",
+    "init_state",
+    "knn_accuracy",
+    "linear_accuracy",
+    "lp_ft",
+    "make_apply",
+    "make_optimizer",
+    "make_train_step",
+    "nt_xent",
     "predict_head",
     "predict_probs",
+    "pretrain",
+    "restore_checkpoint",
+    "save_checkpoint",
+    "simsiam_loss",
     "train_head",
 ]

@@ -1,7 +1,6 @@
 """Bring labelled images to the device, batch by batch, in an order that a key decides."""
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -11,8 +10,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxal.chunking import next_power
+from jaxal.data.batches import load_ahead
 from jaxal.data.sources import ImageSource
-from jaxal.sharding import batch_sharding, local_rows, replicate, replicated_sharding, shard_batch
+from jaxal.sharding import (
+    batch_sharding,
+    check_mesh,
+    local_rows,
+    replicate,
+    replicated_sharding,
+    shard_batch,
+)
 
 __all__ = [
     "Loader",
@@ -20,7 +27,9 @@ __all__ = [
     "check_images",
     "even_batches",
     "fetcher",
+    "make_loader",
     "next_capacity",
+    "padded_size",
     "plain_batches",
     "resident_loader",
     "split_validation",
@@ -42,8 +51,33 @@ Loader = Callable[[Iterable[RowBatch]], Iterator[dict[str, Any]]]
 
 
 def next_capacity(count: int) -> int:
-    """Give the power of two, 16 or more, that ``count`` rows are padded to."""
+    """Choose how many rows a growing set is padded to, so that few sizes are compiled.
+
+    Args:
+      count: rows, one or more.
+
+    Returns:
+      The power of two, 16 or more, that is not below ``count``.
+    """
     return next_power(count, _SMALLEST_CAPACITY)
+
+
+def padded_size(count: int, mesh: Mesh | None, *, accumulate: int = 1) -> int:
+    """Choose how many rows a batch is padded to.
+
+    Args:
+      count: the most rows of a batch.
+      mesh: devices to lay it over; None for one.
+      accumulate: parts that it is cut into.
+
+    Returns:
+      The multiple of devices and parts that is not below ``count``.
+
+    Raises:
+      ValueError: another mesh.
+    """
+    multiple = accumulate * (1 if mesh is None else check_mesh(mesh).size)
+    return -(-count // multiple) * multiple
 
 
 def even_batches(
@@ -70,7 +104,15 @@ def even_batches(
 
 
 def plain_batches(rows: np.ndarray, step_rows: int) -> list[RowBatch]:
-    """Cut rows into batches in their order, the last one padded."""
+    """Cut rows into batches in their order.
+
+    Args:
+      rows: ``[n]``.
+      step_rows: of a batch.
+
+    Returns:
+      ``ceil(n / step_rows)`` batches, the last one padded by its last row.
+    """
     return [
         _padded(rows[start : start + step_rows], step_rows)
         for start in range(0, len(rows), step_rows)
@@ -117,34 +159,62 @@ def check_images(images: Any, name: str = "images") -> int:
     Raises:
       ValueError: neither uint8 ``[n, h, w, c]`` nor an `ImageSource`, or none of them.
     """
-    if isinstance(images, ImageSource):
-        n = len(images)
-    elif np.ndim(images) != 4 or images.dtype != np.uint8:
-        found = f"{getattr(images, 'dtype', type(images).__name__)} {np.shape(images)}"
-        raise ValueError(f"{name}: expected uint8 [n, h, w, c] or an image source, found {found}")
-    else:
-        n = np.shape(images)[0]
+    if not isinstance(images, ImageSource):
+        shape, dtype = getattr(images, "shape", ()), getattr(images, "dtype", None)
+        if len(shape) != 4 or dtype != np.uint8:
+            found = type(images).__name__ if dtype is None else f"{dtype} {shape}"
+            raise ValueError(
+                f"{name}: expected uint8 [n, h, w, c] or an image source, found {found}"
+            )
+    n = len(images)
     if n == 0:
         raise ValueError(f"{name}: expected one image or more, found none")
     return n
 
 
 def fetcher(images: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """Give the function that loads rows ``[k]`` of images as uint8 ``[k, h, w, c]``."""
+    """Make the function that loads rows of images.
+
+    Args:
+      images: see `check_images`.
+
+    Returns:
+      ``fetch(rows [k]) -> uint8 [k, h, w, c]``, on the host.
+    """
     if isinstance(images, ImageSource):
         return images.load
     return lambda rows: np.asarray(images[rows])
 
 
+def make_loader(images: Any, labels: np.ndarray, mesh: Mesh | None) -> Loader:
+    """Choose a loader: arrays are kept on the devices, images of a source loaded when needed.
+
+    Args:
+      images: ``[n, h, w, c]`` uint8, or an `ImageSource` of n images.
+      labels: ``[n]`` int32.
+      mesh: devices to lay batches over; None for the default one.
+
+    Returns:
+      The loader.
+    """
+    if isinstance(images, ImageSource):
+        return streaming_loader(images.load, labels, mesh)
+    return resident_loader(np.asarray(images), labels, mesh)
+
+
 def resident_loader(images: np.ndarray, labels: np.ndarray, mesh: Mesh | None) -> Loader:
     """Keep images on the device, or a copy on each, and gather batches there.
 
-    Padded to the next capacity, so that growing labelled sets share one compiled gather.
+    Every device holds all images, padded to the next capacity, so that growing labelled sets share
+    one compiled gather: less than twice their ``n · h · w · c`` bytes, or those of 16 images.
 
     Args:
       images: ``[n, h, w, c]`` uint8.
       labels: ``[n]`` int32.
-      mesh: what to lay batches over.
+      mesh: devices to lay batches over; None for the default one.
+
+    Returns:
+      The loader.
     """
     extra = next_capacity(len(images)) - len(images)
     held: Any = (np.pad(images, ((0, extra), (0, 0), (0, 0), (0, 0))), np.pad(labels, (0, extra)))
@@ -165,12 +235,15 @@ def streaming_loader(
 ) -> Loader:
     """Load images as they are needed, one batch ahead in a thread.
 
-    Every process loads the rows of its own devices.
+    Every process loads the rows of its own devices, and holds two batches of them.
 
     Args:
-      fetch: see `fetcher`.
+      fetch: see `fetcher`; called in the thread. What it raises is raised to who iterates.
       labels: ``[n]`` int32.
-      mesh: what to lay batches over.
+      mesh: devices to lay batches over; None for the default one.
+
+    Returns:
+      The loader.
     """
 
     def read(batch: RowBatch) -> dict[str, Any]:
@@ -178,15 +251,8 @@ def streaming_loader(
         return {"images": fetch(own.rows), "labels": labels[own.rows], "mask": own.mask}
 
     def load(batches: Iterable[RowBatch]) -> Iterator[dict[str, Any]]:
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            waiting = None
-            for batch in batches:
-                ahead = pool.submit(read, batch)
-                if waiting is not None:
-                    yield _placed(waiting.result(), mesh)
-                waiting = ahead
-            if waiting is not None:
-                yield _placed(waiting.result(), mesh)
+        for loaded in load_ahead(read, batches, 1):
+            yield _placed(loaded, mesh)
 
     return load
 

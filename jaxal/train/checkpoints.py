@@ -14,7 +14,14 @@ import numpy as np
 from jaxal.checks import check_positive
 from jaxal.records import plain, read_record, write_record
 
-__all__ = ["Restored", "latest_step", "restore_checkpoint", "save_checkpoint"]
+__all__ = [
+    "Restored",
+    "check_folder",
+    "latest_step",
+    "open_checkpoint",
+    "restore_checkpoint",
+    "save_checkpoint",
+]
 
 _SETTINGS = "settings.json"
 
@@ -25,6 +32,26 @@ class Restored(NamedTuple):
     state: Any  # a pytree like the template
     step: int
     record: Any  # what was saved as such
+
+
+def open_checkpoint(path: str | Path, settings: Mapping[str, Any]) -> int | None:
+    """Check that a training can be saved at a place, before it starts; nothing is written.
+
+    Args:
+      path: the checkpoint's folder, there or not.
+      settings: what the training depends on, see `save_checkpoint`.
+
+    Returns:
+      The last step that is saved there; None where there is none.
+
+    Raises:
+      ValueError: a path that cannot be a checkpoint's, or one saved with other settings; the error
+        says which.
+    """
+    path = check_folder(path)
+    if (path / _SETTINGS).exists():
+        read_record(path / _SETTINGS, settings)
+    return latest_step(path)
 
 
 def save_checkpoint(
@@ -54,18 +81,16 @@ def save_checkpoint(
         folder that was saved with other settings; the error says which.
     """
     check_positive(keep, "keep")
-    path = _check_folder(path)
+    path = Path(path).absolute()
+    latest = open_checkpoint(path, settings)
     step = int(state.step) if step is None else step
     leaves = _named_leaves(state)
     empty = [name for name, x in leaves.items() if np.size(x) == 0]
     if empty:
         raise ValueError(f"state: expected no empty arrays, found {empty[0]}")
-    latest = latest_step(path)
     if latest is not None and step <= latest:
         raise ValueError(f"step: expected more than {latest}, the last one saved, found {step}")
-    if (path / _SETTINGS).exists():
-        read_record(path / _SETTINGS, settings)
-    elif jax.process_index() == 0:
+    if not (path / _SETTINGS).exists() and jax.process_index() == 0:
         path.mkdir(parents=True, exist_ok=True)
         write_record(path / _SETTINGS, None, settings)
     content = {"record": plain(record, "record"), "leaves": _layout(leaves)}
@@ -102,12 +127,12 @@ def restore_checkpoint(
       FileNotFoundError: no such folder or step.
       ValueError: a checkpoint saved with other settings or of other arrays; the error says which.
     """
-    path = _check_folder(path)
-    found = latest_step(path) if step is None else step
+    path = Path(path).absolute()
+    latest = open_checkpoint(path, settings)
+    found = latest if step is None else step
     if found is None or not (path / str(found)).is_dir():
         wanted = "a saved step" if step is None else f"step {step}"
         raise FileNotFoundError(f"{path}: expected {wanted}, found none")
-    read_record(path / _SETTINGS, settings)
     ocp = _orbax()
     leaves = _named_leaves(template)
     with ocp.CheckpointManager(path) as manager:
@@ -126,9 +151,34 @@ def restore_checkpoint(
 
 
 def latest_step(path: str | Path) -> int | None:
-    """Give the last step that is saved whole; None where there is none."""
-    steps = [int(entry.name) for entry in _entries(Path(path)) if entry.name.isdigit()]
+    """Find the last step of a checkpoint that is saved whole.
+
+    Args:
+      path: the checkpoint's folder, there or not.
+
+    Returns:
+      Its number; None where no step is saved.
+    """
+    steps = [int(x.name) for x in _entries(Path(path)) if x.name.isdigit() and x.is_dir()]
     return max(steps, default=None)
+
+
+def check_folder(path: str | Path) -> Path:
+    """Check that a checkpoint can be where ``path`` says, there or not.
+
+    Returns:
+      The path, absolute.
+
+    Raises:
+      ValueError: a file, a place within a file, or a folder that holds something else.
+    """
+    path = Path(path).absolute()
+    nearest = next(place for place in (path, *path.parents) if place.exists())
+    if not nearest.is_dir():
+        raise ValueError(f"path: expected a folder, found the file {nearest}")
+    if _entries(path) and not (path / _SETTINGS).exists():
+        raise ValueError(f"path: expected a checkpoint or a free place, found the folder {path}")
+    return path
 
 
 def _orbax() -> Any:
@@ -138,16 +188,8 @@ def _orbax() -> Any:
 
 
 def _entries(path: Path) -> list[Path]:
-    return [entry for entry in path.iterdir() if entry.is_dir()] if path.is_dir() else []
-
-
-def _check_folder(path: str | Path) -> Path:
-    path = Path(path).absolute()
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"path: expected a folder, found the file {path}")
-    if _entries(path) and not (path / _SETTINGS).exists():
-        raise ValueError(f"path: expected a checkpoint or a free place, found the folder {path}")
-    return path
+    """List a folder without what is hidden, such as the rest of a write that was cut off."""
+    return [x for x in path.iterdir() if not x.name.startswith(".")] if path.is_dir() else []
 
 
 def _named_leaves(tree: Any) -> dict[str, Any]:

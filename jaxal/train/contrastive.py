@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-__all__ = ["nt_xent"]
+from jaxal.train.views import unit_rows, valid_rows
 
-_EPSILON = 1e-12
+__all__ = ["nt_xent"]
 
 
 def nt_xent(
@@ -40,13 +40,8 @@ def nt_xent(
     if not temperature > 0:
         raise ValueError(f"temperature: expected more than 0, found {temperature}")
     n = z1.shape[0]
-    valid = jnp.ones(n, bool) if mask is None else jnp.asarray(mask, bool)
-    if valid.shape != (n,):
-        raise ValueError(f"mask: expected shape ({n},), found {valid.shape}")
-    valid = jnp.concatenate([valid, valid])
-    z = jnp.concatenate([z1, z2])
-    z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
-    u = z * jax.lax.rsqrt(jnp.maximum(jnp.sum(z**2, axis=1, keepdims=True), _EPSILON))
+    valid = jnp.tile(valid_rows(mask, n), 2)
+    u = unit_rows(jnp.concatenate([z1, z2]))
     logits = jnp.matmul(u, u.T, precision=jax.lax.Precision.HIGHEST) / temperature
     rows = jnp.arange(2 * n)
     positives = logits[rows, jnp.roll(rows, n)]

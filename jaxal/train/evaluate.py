@@ -13,19 +13,21 @@ from jax.typing import ArrayLike
 
 from jaxal.calibration import calibration_error
 from jaxal.checks import check_features, check_labels, check_positive
-from jaxal.sharding import check_mesh, replicated_sharding
+from jaxal.sharding import replicated_sharding
 from jaxal.train.batches import (
     Loader,
     RowBatch,
     check_images,
     fetcher,
+    padded_size,
     plain_batches,
     streaming_loader,
 )
 from jaxal.train.supervised import Prepare
 
-__all__ = ["Evaluation", "evaluate", "evaluate_logits", "logits_of", "make_apply"]
+__all__ = ["Apply", "Evaluation", "evaluate", "evaluate_logits", "logits_of", "make_apply"]
 
+# Images uint8 [n, h, w, c] to logits [n, c], row by row.
 Apply = Callable[[jax.Array], jax.Array]
 
 
@@ -80,8 +82,7 @@ def evaluate(
     if class_names is None:
         class_names = getattr(images, "class_names", None)
     found = check_labels(labels, num_classes, length=n)
-    devices = 1 if mesh is None else check_mesh(mesh).size
-    size = -(-min(chunk_size, n) // devices) * devices
+    size = padded_size(min(chunk_size, n), mesh)
     load = streaming_loader(fetcher(images), found, mesh)
     logits = logits_of(apply, load, plain_batches(np.arange(n), size), mesh)
     return evaluate_logits(logits, found, num_classes, class_names=class_names)
@@ -108,8 +109,8 @@ def evaluate_logits(
     Raises:
       ValueError: logits of another shape or not finite, other labels, or names of another number.
     """
-    labels = check_labels(labels, num_classes, length=np.shape(logits)[0])
     x = np.asarray(check_features(logits, "logits"), np.float64)
+    labels = check_labels(labels, num_classes, length=len(x))
     if x.shape[1] != num_classes:
         raise ValueError(f"logits: expected {num_classes} columns, found {x.shape[1]}")
     if class_names is not None and len(class_names) != num_classes:
@@ -154,10 +155,27 @@ def make_apply(
 
 
 def logits_of(apply: Apply, load: Loader, batches: list[RowBatch], mesh: Mesh | None) -> np.ndarray:
-    """Predict batches, and give the logits ``[n, c]`` of their real rows on the host."""
+    """Predict batches of images.
+
+    Args:
+      apply: see `evaluate`.
+      load: of the images.
+      batches: their rows.
+      mesh: devices that batches lie on.
+
+    Returns:
+      Logits ``[n, c]`` of the real rows, in their order, on the host.
+
+    Raises:
+      ValueError: ``apply`` gives something else than one row of logits an image.
+    """
     pieces = []
     for batch, loaded in zip(batches, load(batches), strict=True):
         logits = apply(loaded["images"])
+        if np.ndim(logits) != 2 or len(logits) != len(batch.rows):
+            raise ValueError(
+                f"apply: expected logits [{len(batch.rows)}, c], found shape {np.shape(logits)}"
+            )
         if jax.process_count() > 1 and mesh is not None:
             logits = _gathered(mesh)(logits)
         pieces.append(np.asarray(logits)[batch.mask])

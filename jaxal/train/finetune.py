@@ -5,6 +5,7 @@ All are one loop over one step (`jaxal.train.step`) with other configurations
 a head on features that are computed once.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,26 +17,30 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
+from jaxal.augment.base import Pipeline
 from jaxal.checks import check_labels
-from jaxal.data.sources import ImageSource
-from jaxal.records import describe, fingerprint
-from jaxal.sharding import check_mesh
+from jaxal.records import fingerprint
 from jaxal.train.batches import (
     Loader,
     check_images,
     even_batches,
     fetcher,
+    make_loader,
     next_capacity,
+    padded_size,
     plain_batches,
-    resident_loader,
     split_validation,
-    streaming_loader,
 )
-from jaxal.train.checkpoints import latest_step, restore_checkpoint, save_checkpoint
+from jaxal.train.checkpoints import (
+    check_folder,
+    open_checkpoint,
+    restore_checkpoint,
+    save_checkpoint,
+)
+from jaxal.train.epochs import check_converging, mean_metrics
 from jaxal.train.evaluate import evaluate_logits, logits_of, make_apply
-from jaxal.train.identity import describe_function, describe_module
+from jaxal.train.identity import describe_training
 from jaxal.train.recipes import (
-    Augment,
     AugmentName,
     FinetuneConfig,
     LpftConfig,
@@ -52,7 +57,7 @@ from jaxal.train.supervised import (
     with_dtype,
 )
 
-__all__ = ["Finetuned", "finetune", "lp_ft"]
+__all__ = ["Finetuned", "OnEpoch", "finetune", "lp_ft"]
 
 # (record of the epoch, variables to predict with, which the next step overwrites)
 OnEpoch = Callable[[dict[str, Any], dict[str, Any]], None]
@@ -76,7 +81,7 @@ def finetune(
     *,
     config: FinetuneConfig,
     prepare: Prepare | None = None,
-    augment: Augment | AugmentName | None = None,
+    augment: Pipeline | AugmentName | None = None,
     mesh: Mesh | None = None,
     split_key: jax.Array | None = None,
     checkpoint: str | Path | None = None,
@@ -118,8 +123,8 @@ def finetune(
       split_key: decides alone which images are held out, so that several trainings can hold out the
         same; None to draw it from ``key``.
       checkpoint: a folder to save to after every epoch; where it holds a training with the same
-        arguments (functions are compared by name only), it goes on, and ends as if it had never
-        stopped.
+        arguments (functions are compared by name and bound arguments), it goes on, and ends as if
+        it had never stopped.
       on_epoch: called after every epoch with its record and variables.
 
     Returns:
@@ -131,8 +136,8 @@ def finetune(
     """
     check_finetune(config)
     if augment is not None:
+        find_augment(augment)
         config = config._replace(augment=augment)
-        check_finetune(config)
     drawn, train_key = jax.random.split(key)
     keys = (drawn if split_key is None else split_key, train_key)
     task = _make_task(keys, classifier, variables, images, labels, config, prepare, mesh)
@@ -141,7 +146,15 @@ def finetune(
     progress = _Progress(state, state_variables(state) if len(task.held_out) else None, [])
     settings: dict[str, Any] = {}
     if checkpoint is not None:
-        settings = _settings(keys, task, variables, images)
+        settings = describe_training(
+            keys,
+            task.classifier,
+            variables,
+            images,
+            config,
+            labels=fingerprint(task.labels),
+            prepare=prepare,
+        )
         progress = _resumed(progress, checkpoint, settings)
     while not _is_done(progress.history, config):
         progress = _run_epoch(task, progress)
@@ -163,22 +176,31 @@ def lp_ft(
     labels: ArrayLike,
     *,
     config: LpftConfig,
+    prepare: Prepare | None = None,
+    augment: Pipeline | AugmentName | None = None,
+    mesh: Mesh | None = None,
+    split_key: jax.Array | None = None,
     checkpoint: str | Path | None = None,
-    **options: Any,
+    on_epoch: OnEpoch | None = None,
 ) -> tuple[Finetuned, Finetuned]:
     """Train a probe, then fine-tune everything from there (LP-FT, arXiv 2202.10054).
 
     Both stages hold out the same images.
 
     Args:
-      key: see `finetune`, like all that is not named here.
+      key: see `finetune`, like all that is not explained here.
       classifier: the network.
       variables: its collections.
       images: ``[l, h, w, c]`` uint8, or an `ImageSource`.
       labels: ``[l]`` int.
       config: of the two stages, such as `jaxal.train.recipes.LPFT_CIFAR10`.
-      checkpoint: a folder, of which each stage has one within.
-      **options: further arguments of `finetune`, for both stages.
+      prepare: maps a batch to what the classifier reads.
+      augment: instead of that of both stages.
+      mesh: devices to lay batches over.
+      split_key: decides alone which images are held out.
+      checkpoint: a folder, in which each stage has one of its own.
+      on_epoch: called after every epoch of both stages, with ``"stage"``, "probe" or "finetune", in
+        its record.
 
     Returns:
       The probe and, second, the fine-tuned classifier.
@@ -188,33 +210,37 @@ def lp_ft(
     """
     if not isinstance(config, LpftConfig):
         raise ValueError(f"config: expected an LpftConfig, found {type(config).__name__}")
-    check_finetune(config.finetune, "config.finetune")
-    folders: list[Path | None] = [None, None]
-    if checkpoint is not None:
-        folders = [Path(checkpoint) / stage for stage in LpftConfig._fields]
-    split_key, probe_key, tune_key = jax.random.split(key, 3)
-    options = {"split_key": split_key, **options}
-    probe = finetune(
-        probe_key,
-        classifier,
-        variables,
-        images,
-        labels,
-        config=config.probe,
-        checkpoint=folders[0],
-        **options,
-    )
-    tuned = finetune(
-        tune_key,
-        classifier,
-        probe.variables,
-        images,
-        labels,
-        config=config.finetune,
-        checkpoint=folders[1],
-        **options,
-    )
-    return probe, tuned
+    places = {}
+    for stage, own in config._asdict().items():
+        check_finetune(own, f"config.{stage}")
+        # The second stage's, too, before the first is trained.
+        places[stage] = None if checkpoint is None else check_folder(Path(checkpoint) / stage)
+    drawn, probe_key, tune_key = jax.random.split(key, 3)
+
+    def train(stage: str, key: jax.Array, variables: Mapping[str, Any]) -> Finetuned:
+        return finetune(
+            key,
+            classifier,
+            variables,
+            images,
+            labels,
+            config=getattr(config, stage),
+            prepare=prepare,
+            augment=augment,
+            mesh=mesh,
+            split_key=drawn if split_key is None else split_key,
+            checkpoint=places[stage],
+            on_epoch=on_epoch and functools.partial(_tell_stage, on_epoch, stage),
+        )
+
+    probe = train("probe", probe_key, variables)
+    return probe, train("finetune", tune_key, probe.variables)
+
+
+def _tell_stage(
+    on_epoch: OnEpoch, stage: str, record: dict[str, Any], variables: dict[str, Any]
+) -> None:
+    on_epoch({**record, "stage": stage}, variables)
 
 
 class _Task(NamedTuple):
@@ -253,20 +279,13 @@ def _make_task(
     mesh: Mesh | None,
 ) -> _Task:
     n = check_images(images)
-    devices = 1 if mesh is None else check_mesh(mesh).size
+    step_rows = min(config.train_batch_size, next_capacity(n))
+    step_rows = padded_size(step_rows, mesh, accumulate=config.accumulate)
     classifier = with_dtype(classifier, config.dtype)
-    fetch = fetcher(images)
-    first = fetch(np.zeros(1, np.int64))
+    first = fetcher(images)(np.zeros(1, np.int64))
     num_classes = count_classes(classifier, variables, prepare, first)
     targets = check_labels(labels, num_classes, length=n)
     rows, held_out = split_validation(keys[0], targets, config.validation_fraction)
-    multiple = devices * config.accumulate
-    step_rows = min(config.train_batch_size, next_capacity(n))
-    load = (
-        streaming_loader(fetch, targets, mesh)
-        if isinstance(images, ImageSource)
-        else resident_loader(fetch(np.arange(n)), targets, mesh)
-    )
     order, augmentation, steps = jax.random.split(keys[1], 3)
     return _Task(
         classifier,
@@ -276,10 +295,10 @@ def _make_task(
         (order, augmentation, steps),
         targets,
         num_classes,
-        load,
+        make_loader(images, targets, mesh),
         rows,
         held_out,
-        step_rows=-(-step_rows // multiple) * multiple,
+        step_rows,
         steps_per_epoch=-(-len(rows) // config.train_batch_size),
     )
 
@@ -301,7 +320,8 @@ def _run_epoch(task: _Task, progress: _Progress) -> _Progress:
         view_key = jax.random.fold_in(augment_key, epoch * task.steps_per_epoch + i)
         state, metrics = step(state, view(view_key, batch), step_key)
         seen.append(metrics)
-    means = _means(seen, [int(batch.mask.sum()) for batch in batches])
+    means = mean_metrics(seen, batches)
+    check_converging(epoch, means["loss"], state, _rates(task.config))
     record: dict[str, Any] = {
         "epoch": epoch,
         "loss": means["loss"],
@@ -309,7 +329,6 @@ def _run_epoch(task: _Task, progress: _Progress) -> _Progress:
         "num_train": len(task.rows),
         "num_validation": len(task.held_out),
     }
-    _check_finite(record, state, task.config)
     if not len(task.held_out):
         if task.config.validation_fraction > 0:
             record["note"] = "no images held out: too few, or fewer than two for each class"
@@ -326,30 +345,12 @@ def _run_epoch(task: _Task, progress: _Progress) -> _Progress:
     return _Progress(state, best, history)
 
 
-def _means(seen: list[dict[str, jax.Array]], sizes: list[int]) -> dict[str, float]:
-    """Average each step's metrics by its number of images."""
-    fetched = jax.device_get(seen)
-    return {
-        name: float(np.average([float(metrics[name]) for metrics in fetched], weights=sizes))
-        for name in fetched[0]
-    }
-
-
-def _check_finite(record: dict[str, Any], state: TrainState, config: FinetuneConfig) -> None:
-    if np.isfinite(record["loss"]) and _all_finite(state_variables(state)):
-        return
+def _rates(config: FinetuneConfig) -> str:
+    """Name the learning rates, for errors."""
     rates = f"the head at learning_rate {config.head.learning_rate}"
     if config.encoder is not None:
         rates += f" and the encoder at {config.encoder.learning_rate}"
-    raise ValueError(
-        f"config: training diverged in epoch {record['epoch']} (loss {record['loss']}), with "
-        f"{rates}; lower the rates, or set schedule.warmup_epochs"
-    )
-
-
-@jax.jit
-def _all_finite(tree: Any) -> jax.Array:
-    return jnp.all(jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]))
+    return rates
 
 
 def _best(history: list[dict[str, Any]]) -> int:
@@ -367,27 +368,9 @@ def _is_done(history: list[dict[str, Any]], config: FinetuneConfig) -> bool:
     return len(history) - 1 - _best(history) >= config.patience
 
 
-def _settings(
-    keys: tuple[jax.Array, jax.Array], task: _Task, variables: Mapping[str, Any], images: Any
-) -> dict[str, Any]:
-    """Describe all that a training depends on."""
-    named = jax.tree_util.tree_flatten_with_path(dict(variables))[0]
-    settings = {
-        "keys": [jax.random.key_data(key) for key in keys],
-        "classifier": describe_module(task.classifier),
-        "variables": {jax.tree_util.keystr(path): fingerprint(x) for path, x in named},
-        "images": images.describe() if isinstance(images, ImageSource) else fingerprint(images),
-        "labels": fingerprint(task.labels),
-        "config": task.config._replace(augment=None)._asdict(),
-        "augment": describe_function(task.config.augment),
-        "prepare": describe_function(task.prepare),
-    }
-    return describe(settings)
-
-
 def _resumed(start: _Progress, checkpoint: str | Path, settings: Mapping[str, Any]) -> _Progress:
     """Go on from a checkpoint where there is one."""
-    if latest_step(checkpoint) is None:
+    if open_checkpoint(checkpoint, settings) is None:
         return start
     restored = restore_checkpoint(checkpoint, start[:2], settings)
     state, best = restored.state

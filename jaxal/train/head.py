@@ -93,7 +93,16 @@ def check_config(config: HeadConfig, name: str = "config") -> None:
 
 
 def make_head(config: HeadConfig, num_features: int, num_classes: int) -> DenseHead:
-    """Make the untrained module that ``config`` describes."""
+    """Make the untrained module that a configuration describes.
+
+    Args:
+      config: of which the layers are read.
+      num_features: ``d``, columns of the features.
+      num_classes: ``c``, outputs.
+
+    Returns:
+      A module ``(features [n, d]) -> (logits [n, c], last hidden activations [n, w])``.
+    """
     widths = (num_features,) if config.hidden == "same" else tuple(config.hidden)
     return DenseHead(features=widths, num_outputs=num_classes, use_batch_norm=config.use_batch_norm)
 
@@ -198,7 +207,19 @@ def predict_head(
 def predict_probs(
     trained: TrainedHead, features: ArrayLike, *, chunk_size: int = DEFAULT_CHUNK_SIZE
 ) -> jax.Array:
-    """Predict classes only: as `predict_head`, without holding the ``[n, w]`` activations."""
+    """Predict classes only: as `predict_head`, without holding the ``[n, w]`` activations.
+
+    Args:
+      trained: from `train_head`.
+      features: ``[n, d]``; NumPy, memory-mapped or JAX.
+      chunk_size: rows held at once; changes no result.
+
+    Returns:
+      Probabilities ``[n, num_classes]`` float32.
+
+    Raises:
+      ValueError: features that do not fit the head, or NaN or infinite ones.
+    """
     return _map(trained, features, chunk_size, with_hidden=False)[0]
 
 

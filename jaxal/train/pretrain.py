@@ -4,7 +4,9 @@
 arXiv 2002.05709, appendix B.9, whose optimiser, LARS, is replaced by SGD), `SIMSIAM_IMAGENET` is
 SimSiam's for ImageNet (section 3 and appendix A). `SIMSIAM_SMALL` and `SIMCLR_SMALL` are ours, for
 small networks on CPUs, where minutes have to do. Ours, too: each view is normalised by its own
-batch statistics in SimCLR as in SimSiam, and the predictor's rate falls with the others'.
+batch statistics in SimCLR as in SimSiam; the predictor's rate falls with the others'; SGD's
+momentum is Nesterov's, where SimSiam's is plain; SimCLR's weight decay is 1e-4, where the paper's
+is 1e-6, and biases and the scales of norms decay too, which SimCLR's authors leave out.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,26 +17,26 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
-from jaxal.augment.base import augment_batch
+from jaxal.augment.base import Pipeline, augment_batch
 from jaxal.checks import check_choice, check_number, check_positive
-from jaxal.data.sources import ImageSource
 from jaxal.models.projectors import MLP, Projected
-from jaxal.records import describe, fingerprint
-from jaxal.sharding import check_mesh
 from jaxal.train.batches import (
+    Loader,
     check_images,
     even_batches,
     fetcher,
-    resident_loader,
-    streaming_loader,
+    make_loader,
+    padded_size,
 )
-from jaxal.train.checkpoints import latest_step, restore_checkpoint, save_checkpoint
+from jaxal.train.checkpoints import open_checkpoint, restore_checkpoint, save_checkpoint
 from jaxal.train.contrastive import nt_xent
-from jaxal.train.identity import describe_function, describe_module
+from jaxal.train.epochs import check_converging, mean_metrics
+from jaxal.train.identity import describe_training
 from jaxal.train.optimizers import OptimizerConfig, check_optimizer, make_optimizer
-from jaxal.train.recipes import Augment, Dtype
+from jaxal.train.recipes import Dtype
 from jaxal.train.schedules import ScheduleConfig, check_schedule
 from jaxal.train.siamese import collapse, simsiam_loss
 from jaxal.train.step import Aux, LossFn, TrainState, TrainStep, init_state, make_train_step
@@ -46,6 +48,8 @@ __all__ = [
     "SIMSIAM_CIFAR10",
     "SIMSIAM_IMAGENET",
     "SIMSIAM_SMALL",
+    "Method",
+    "Monitor",
     "PretrainConfig",
     "Pretrained",
     "check_pretrain",
@@ -118,38 +122,37 @@ class Pretrained(NamedTuple):
 def check_pretrain(config: PretrainConfig, name: str = "config") -> None:
     """Check a configuration.
 
+    Args:
+      config: the configuration.
+      name: what to call it in an error.
+
     Raises:
       ValueError: no `PretrainConfig`, or something in it that is out of its range.
     """
     if not isinstance(config, PretrainConfig):
         raise ValueError(f"{name}: expected a PretrainConfig, found {type(config).__name__}")
-    check_choice(config.method, "method", Method)
+    check_choice(config.method, f"{name}.method", Method)
     for count in ("epochs", "train_batch_size", "accumulate"):
-        check_positive(getattr(config, count), count)
-    check_optimizer(config.optimizer)
-    check_schedule(config.schedule)
-    if config.schedule.warmup_epochs >= config.epochs:
-        raise ValueError(
-            f"warmup_epochs: expected less than the {config.epochs} epochs, "
-            f"found {config.schedule.warmup_epochs}"
-        )
-    check_number(config.temperature, "temperature", least=0, above=True)
+        check_positive(getattr(config, count), f"{name}.{count}")
+    check_optimizer(config.optimizer, f"{name}.optimizer")
+    check_schedule(config.schedule, f"{name}.schedule", epochs=config.epochs)
+    check_number(config.temperature, f"{name}.temperature", least=0, above=True)
     if config.dtype is not None:
-        check_choice(config.dtype, "dtype", Dtype)
+        check_choice(config.dtype, f"{name}.dtype", Dtype)
     for part in ("projector", "predictor"):
         for width in getattr(config, part):
-            check_positive(width, part)
+            check_positive(width, f"{name}.{part}")
     if not config.projector:
-        raise ValueError("projector: expected the width of one layer or more, found none")
+        raise ValueError(f"{name}.projector: expected the width of one layer or more, found none")
     if (config.method == "simsiam") != bool(config.predictor):
         raise ValueError(
-            f'predictor: expected widths just for "simsiam", found {config.predictor} for '
+            f'{name}.predictor: expected widths just for "simsiam", found {config.predictor} for '
             f"{config.method!r}"
         )
     if config.predictor and config.predictor[-1] != config.projector[-1]:
         raise ValueError(
-            f"predictor: expected the projector's width of {config.projector[-1]} in the end, "
-            f"found {config.predictor[-1]}"
+            f"{name}.predictor: expected the projector's width of {config.projector[-1]} in the "
+            f"end, found {config.predictor[-1]}"
         )
 
 
@@ -159,7 +162,7 @@ def pretrain(
     images: Any,
     *,
     config: PretrainConfig,
-    view: Augment,
+    view: Pipeline,
     prepare: Prepare | None = None,
     variables: Mapping[str, Any] | None = None,
     mesh: Mesh | None = None,
@@ -174,7 +177,8 @@ def pretrain(
     most. Each step makes two views of every image and lowers `simsiam_loss` or `nt_xent`.
 
     Each record of the history has ``epoch``, ``loss``, ``spread`` (`collapse` of the projections:
-    near 0 the encoder has collapsed), and what the monitor found.
+    near 0 the encoder has collapsed), both means over the epoch's images, and what the monitor
+    found.
 
     Args:
       key: initial weights, the order of images, and their views.
@@ -191,61 +195,47 @@ def pretrain(
         `jaxal.train.probes.knn_accuracy` on images of known class.
       monitor_every: epochs from one to the next; it is run after the last one too.
       checkpoint: a folder to save to after every epoch; where it holds a training with the same
-        arguments (functions are compared by name only), it goes on, and ends as if it had never
-        stopped.
+        arguments (functions are compared by name and bound arguments), it goes on, and ends as if
+        it had never stopped.
       on_epoch: called after every epoch with its record.
 
     Returns:
       The encoder's variables and the history.
 
     Raises:
-      ValueError: bad images, configuration or variables, a checkpoint of another training, or a
-        loss that is not finite.
+      ValueError: bad images, configuration or variables, a checkpoint of another training, or
+        training that diverges.
     """
     check_pretrain(config)
     check_positive(monitor_every, "monitor_every")
     n = check_images(images)
     if n < 2:
         raise ValueError(f"images: expected two or more, found {n}")
-    devices = 1 if mesh is None else check_mesh(mesh).size
     model = _make_model(encoder, config)
     init_key, order_key, step_key = jax.random.split(key, 3)
-    fetch = fetcher(images)
-    start = _initial(init_key, model, fetch(np.zeros(1, np.int64)), view, prepare, variables)
-    steps_per_epoch = -(-n // config.train_batch_size)
-    batch_size = min(n, config.train_batch_size)
-    optimizer = _optimizer(config, start["params"], batch_size, steps_per_epoch)
-    step = make_train_step(
-        _make_loss(model, config, view, prepare),
-        optimizer,
-        mesh=mesh,
-        accumulate=config.accumulate,
-    )
+    first = fetcher(images)(np.zeros(1, np.int64))
+    start = _initial(init_key, model, first, view, prepare, variables)
+    optimizer = _optimizer(config, start["params"], n)
     state, history = init_state(start, optimizer, mesh=mesh), []
     settings: dict[str, Any] = {}
     if checkpoint is not None:
-        settings = _settings(key, model, config, view, prepare, start, images)
-        if latest_step(checkpoint) is not None:
+        settings = describe_training(
+            [key], model, start, images, config, view=view, prepare=prepare
+        )
+        if open_checkpoint(checkpoint, settings) is not None:
             restored = restore_checkpoint(checkpoint, state, settings)
             state, history = restored.state, restored.record
-    unlabeled = np.zeros(n, np.int32)
-    load = (
-        streaming_loader(fetch, unlabeled, mesh)
-        if isinstance(images, ImageSource)
-        else resident_loader(fetch(np.arange(n)), unlabeled, mesh)
+    loss_fn = _make_loss(model, config, view, prepare)
+    task = _Task(
+        config,
+        (order_key, step_key),
+        make_train_step(loss_fn, optimizer, mesh=mesh, accumulate=config.accumulate),
+        make_loader(images, np.zeros(n, np.int32), mesh),
+        n,
+        padded_size(min(n, config.train_batch_size), mesh, accumulate=config.accumulate),
     )
-    multiple = devices * config.accumulate
-    step_rows = -(-batch_size // multiple) * multiple
-    while len(history) < config.epochs:
-        epoch = len(history)
-        batches = even_batches(
-            jax.random.fold_in(order_key, epoch),
-            np.arange(n),
-            train_batch_size=config.train_batch_size,
-            step_rows=step_rows,
-        )
-        state, record = _run_epoch(step, state, load(batches), step_key)
-        record = {"epoch": epoch, **record}
+    for epoch in range(len(history), config.epochs):
+        state, record = _run_epoch(task, state, epoch)
         if monitor is not None and (epoch % monitor_every == 0 or epoch == config.epochs - 1):
             record |= {name: float(x) for name, x in monitor(_encoder_part(state)).items()}
         history.append(record)
@@ -254,6 +244,17 @@ def pretrain(
         if on_epoch is not None:
             on_epoch(dict(record))
     return Pretrained(jax.tree.map(jnp.array, _encoder_part(state)), tuple(history))
+
+
+class _Task(NamedTuple):
+    """A training that is ready to start."""
+
+    config: PretrainConfig
+    keys: tuple[jax.Array, jax.Array]  # of the order and the steps
+    step: TrainStep
+    load: Loader
+    num_images: int
+    step_rows: int  # of a padded batch
 
 
 def _make_model(encoder: nn.Module, config: PretrainConfig) -> Projected:
@@ -271,7 +272,7 @@ def _initial(
     key: jax.Array,
     model: Projected,
     image: np.ndarray,
-    view: Augment,
+    view: Pipeline,
     prepare: Prepare | None,
     variables: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
@@ -300,15 +301,17 @@ def _initial(
     return drawn
 
 
-def _views(key: jax.Array, images: jax.Array, view: Augment, prepare: Prepare | None) -> jax.Array:
+def _views(key: jax.Array, images: jax.Array, view: Pipeline, prepare: Prepare | None) -> jax.Array:
     made = augment_batch(view, key, images.astype(jnp.float32) / 255)
     return made if prepare is None else prepare(made)
 
 
 def _optimizer(
-    config: PretrainConfig, params: Mapping[str, Any], batch: int, steps_per_epoch: int
-) -> Any:
-    rate = config.optimizer.learning_rate * batch / _RATE_IMAGES
+    config: PretrainConfig, params: Mapping[str, Any], num_images: int
+) -> optax.GradientTransformation:
+    batch_size = min(num_images, config.train_batch_size)
+    steps_per_epoch = -(-num_images // config.train_batch_size)
+    rate = config.optimizer.learning_rate * batch_size / _RATE_IMAGES
     own = config.optimizer._replace(learning_rate=rate)
     return make_optimizer(
         dict.fromkeys(params, own),
@@ -319,7 +322,7 @@ def _optimizer(
 
 
 def _make_loss(
-    model: Projected, config: PretrainConfig, view: Augment, prepare: Prepare | None
+    model: Projected, config: PretrainConfig, view: Pipeline, prepare: Prepare | None
 ) -> LossFn:
     def loss_fn(
         params: Any, batch_stats: Any, batch: dict[str, Any], key: jax.Array
@@ -341,53 +344,32 @@ def _make_loss(
             loss = simsiam_loss(p1, p2, z1, z2, mask=batch["mask"])
         else:
             loss = nt_xent(z1, z2, temperature=config.temperature, mask=batch["mask"])
-        return loss, Aux(batch_stats, {"spread": collapse(z1)})
+        return loss, Aux(batch_stats, {"spread": collapse(z1, mask=batch["mask"])})
 
     return loss_fn
 
 
-def _run_epoch(
-    step: TrainStep, state: TrainState, batches: Any, key: jax.Array
-) -> tuple[TrainState, dict[str, float]]:
+def _run_epoch(task: _Task, state: TrainState, epoch: int) -> tuple[TrainState, dict[str, Any]]:
+    """Train for an epoch and record it."""
+    order_key, step_key = task.keys
+    batches = even_batches(
+        jax.random.fold_in(order_key, epoch),
+        np.arange(task.num_images),
+        train_batch_size=task.config.train_batch_size,
+        step_rows=task.step_rows,
+    )
     seen = []
-    for batch in batches:
+    for batch in task.load(batches):
         own = {"images": batch["images"], "mask": batch["mask"]}
-        state, metrics = step(state, own, key)
+        state, metrics = task.step(state, own, step_key)
         seen.append(metrics)
-    fetched = jax.device_get(seen)
-    means = {name: float(np.mean([m[name] for m in fetched])) for name in ("loss", "spread")}
-    if not np.isfinite(means["loss"]):
-        raise ValueError(
-            f"config: training diverged (loss {means['loss']}); lower optimizer.learning_rate, or "
-            "set schedule.warmup_epochs"
-        )
-    return state, means
+    means = mean_metrics(seen, batches)
+    rates = f"optimizer.learning_rate {task.config.optimizer.learning_rate}"
+    check_converging(epoch, means["loss"], state, rates)
+    return state, {"epoch": epoch, "loss": means["loss"], "spread": means["spread"]}
 
 
 def _encoder_part(state: TrainState) -> dict[str, Any]:
     """Take the encoder's variables, which the next step overwrites."""
     parts = {"params": state.params, "batch_stats": state.batch_stats}
     return {name: tree["encoder"] for name, tree in parts.items() if "encoder" in tree}
-
-
-def _settings(
-    key: jax.Array,
-    model: Projected,
-    config: PretrainConfig,
-    view: Augment,
-    prepare: Prepare | None,
-    start: Mapping[str, Any],
-    images: Any,
-) -> dict[str, Any]:
-    named = jax.tree.leaves_with_path(dict(start))
-    return describe(
-        {
-            "key": jax.random.key_data(key),
-            "model": describe_module(model),
-            "variables": {jax.tree_util.keystr(path): fingerprint(x) for path, x in named},
-            "images": images.describe() if isinstance(images, ImageSource) else fingerprint(images),
-            "config": config._asdict(),
-            "view": describe_function(view),
-            "prepare": describe_function(prepare),
-        }
-    )

@@ -78,7 +78,23 @@ def knn_accuracy(
     num_neighbors: int | None = None,
     temperature: float = 0.1,
 ) -> float:
-    """Compute the share of queries, in 0..1, whose class `knn_votes` finds; ties to the lower."""
+    """Compute the share of queries whose class `knn_votes` finds, ties going to the lower class.
+
+    Args:
+      features: ``[n, d]`` of known class.
+      labels: ``[n]`` in 0..num_classes-1.
+      queries: ``[q, d]``.
+      query_labels: ``[q]``, likewise.
+      num_classes: c.
+      num_neighbors: see `knn_votes`.
+      temperature: see `knn_votes`.
+
+    Returns:
+      The share, in 0..1.
+
+    Raises:
+      ValueError: features, labels or options out of range.
+    """
     expected = check_labels(query_labels, num_classes, "query_labels", length=np.shape(queries)[0])
     votes = knn_votes(
         features,
@@ -101,7 +117,19 @@ def linear_accuracy(
     *,
     config: HeadConfig = LINEAR,
 ) -> float:
-    """Compute the share of queries, in 0..1, that a head trained on all features gets right.
+    """Compute the share of queries that a head trained on all features gets right.
+
+    Args:
+      key: of `train_head`.
+      features: ``[n, d]`` of known class.
+      labels: ``[n]`` in 0..num_classes-1.
+      queries: ``[q, d]``.
+      query_labels: ``[q]``, likewise.
+      num_classes: c.
+      config: the head and its optimisation.
+
+    Returns:
+      The share, in 0..1.
 
     Raises:
       ValueError: as `train_head` and `predict_probs`.

@@ -11,11 +11,9 @@ paper's two rates for probes goes with which data. `FT_SMALL` and `LPFT_SMALL` a
 networks on CPUs.
 """
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-import jax
-
+from jaxal.augment.base import Pipeline
 from jaxal.augment.presets import strong, weak
 from jaxal.checks import check_choice, check_number, check_positive
 from jaxal.train.optimizers import OptimizerConfig, check_optimizer
@@ -28,7 +26,6 @@ __all__ = [
     "LPFT_CIFAR10",
     "LPFT_IMAGENET",
     "LPFT_SMALL",
-    "Augment",
     "AugmentName",
     "Dtype",
     "FinetuneConfig",
@@ -37,8 +34,6 @@ __all__ = [
     "find_augment",
 ]
 
-# One image: (key, float32 [h, w, c] in 0..1) -> the same; see `jaxal.augment`.
-Augment = Callable[[jax.Array, jax.Array], jax.Array]
 AugmentName = Literal["weak", "strong"]
 Dtype = Literal["float32", "bfloat16"]
 
@@ -59,7 +54,7 @@ class FinetuneConfig(NamedTuple):
     ema_decay: float | None = None  # of the average over steps that is evaluated and returned
     dtype: Dtype | None = None  # what the encoder computes in; None: as it is
     accumulate: int = 1  # parts of a batch whose gradients are summed, to save memory
-    augment: Augment | AugmentName | None = None  # by name: see `jaxal.augment.presets`
+    augment: Pipeline | AugmentName | None = None  # by name: see `jaxal.augment.presets`
     validation_fraction: float = 0.0  # of the labelled images: held out to choose the best epoch
     patience: int | None = None  # epochs without a better one before it stops; None: never
 
@@ -74,46 +69,49 @@ class LpftConfig(NamedTuple):
 def check_finetune(config: FinetuneConfig, name: str = "config") -> None:
     """Check a configuration.
 
+    Args:
+      config: the configuration.
+      name: what to call it in an error.
+
     Raises:
       ValueError: no `FinetuneConfig`, or something in it that is out of its range.
     """
     if not isinstance(config, FinetuneConfig):
         raise ValueError(f"{name}: expected a FinetuneConfig, found {type(config).__name__}")
     for count in ("epochs", "train_batch_size", "accumulate"):
-        check_positive(getattr(config, count), count)
+        check_positive(getattr(config, count), f"{name}.{count}")
     if config.encoder is not None:
-        check_optimizer(config.encoder, "encoder")
-    check_optimizer(config.head, "head")
-    check_schedule(config.schedule)
-    if config.schedule.warmup_epochs >= config.epochs:
-        raise ValueError(
-            f"warmup_epochs: expected less than the {config.epochs} epochs, "
-            f"found {config.schedule.warmup_epochs}"
-        )
+        check_optimizer(config.encoder, f"{name}.encoder")
+    check_optimizer(config.head, f"{name}.head")
+    check_schedule(config.schedule, f"{name}.schedule", epochs=config.epochs)
     for share in ("label_smoothing", "validation_fraction", "ema_decay"):
         value = getattr(config, share)
-        if value is not None and check_number(value, share, least=0) >= 1:
-            raise ValueError(f"{share}: expected a number below 1, found {value!r}")
+        if value is not None and check_number(value, f"{name}.{share}", least=0) >= 1:
+            raise ValueError(f"{name}.{share}: expected a number below 1, found {value!r}")
     if config.dtype is not None:
-        check_choice(config.dtype, "dtype", Dtype)
-    find_augment(config.augment)
+        check_choice(config.dtype, f"{name}.dtype", Dtype)
+    find_augment(config.augment, f"{name}.augment")
     if config.patience is not None:
-        check_positive(config.patience, "patience")
+        check_positive(config.patience, f"{name}.patience")
         if config.validation_fraction == 0:
             raise ValueError(
-                "validation_fraction: expected more than 0, as patience is set, found 0"
+                f"{name}.validation_fraction: expected more than 0, as patience is set, found 0"
             )
 
 
-def find_augment(augment: Augment | AugmentName | None) -> Augment | None:
+def find_augment(augment: Pipeline | AugmentName | None, name: str = "augment") -> Pipeline | None:
     """Find an augmentation by name; functions and None are given back.
+
+    Args:
+      augment: what to find.
+      name: what to call it in an error.
 
     Raises:
       ValueError: an unknown name.
     """
     if augment is None or callable(augment):
         return augment
-    check_choice(augment, "augment", AugmentName)
+    check_choice(augment, name, AugmentName)
     return _AUGMENTS[augment]
 
 

@@ -25,26 +25,38 @@ class ScheduleConfig(NamedTuple):
     warmup_epochs: float = 0.0  # ahead of it the rate grows linearly; t and T of cosines exclude it
 
 
-def check_schedule(config: ScheduleConfig) -> None:
+def check_schedule(
+    config: ScheduleConfig, name: str = "schedule", *, epochs: int | None = None
+) -> None:
     """Check a schedule.
+
+    Args:
+      config: the schedule.
+      name: what to call it in an error.
+      epochs: of the training, which the warm-up has to be shorter than; None for any.
 
     Raises:
       ValueError: an unknown name, or epochs or a factor out of their range.
     """
     if not isinstance(config, ScheduleConfig):
-        raise ValueError(f"schedule: expected a ScheduleConfig, found {type(config).__name__}")
-    check_choice(config.name, "schedule", Schedule)
+        raise ValueError(f"{name}: expected a ScheduleConfig, found {type(config).__name__}")
+    check_choice(config.name, f"{name}.name", Schedule)
     for epoch in config.milestones:
-        check_positive(epoch, "milestones")
+        check_positive(epoch, f"{name}.milestones")
     if list(config.milestones) != sorted(set(config.milestones)):
-        raise ValueError(f"milestones: expected growing epochs, found {config.milestones}")
+        raise ValueError(f"{name}.milestones: expected growing epochs, found {config.milestones}")
     if bool(config.milestones) != (config.name == "step"):
         raise ValueError(
-            f'milestones: expected some just for "step", found {config.milestones} for '
+            f'{name}.milestones: expected some just for "step", found {config.milestones} for '
             f"{config.name!r}"
         )
-    check_number(config.factor, "factor", least=0)
-    check_number(config.warmup_epochs, "warmup_epochs", least=0)
+    check_number(config.factor, f"{name}.factor", least=0)
+    check_number(config.warmup_epochs, f"{name}.warmup_epochs", least=0)
+    if epochs is not None and config.warmup_epochs >= epochs:
+        raise ValueError(
+            f"{name}.warmup_epochs: expected less than the {epochs} epochs, "
+            f"found {config.warmup_epochs}"
+        )
 
 
 def rate_at(

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-__all__ = ["collapse", "simsiam_loss"]
+from jaxal.train.views import unit_rows, valid_rows
 
-_EPSILON = 1e-12
+__all__ = ["collapse", "simsiam_loss"]
 
 
 def simsiam_loss(
@@ -39,28 +39,35 @@ def simsiam_loss(
     shapes = [x.shape for x in arrays]
     if len(set(shapes)) > 1 or arrays[0].ndim != 2 or 0 in shapes[0]:
         raise ValueError(f"p1, p2, z1, z2: expected four matrices [n, d] alike, found {shapes}")
-    valid = jnp.ones(len(arrays[0]), bool) if mask is None else jnp.asarray(mask, bool)
-    if valid.shape != shapes[0][:1]:
-        raise ValueError(f"mask: expected shape {shapes[0][:1]}, found {valid.shape}")
-    p1, p2, z1, z2 = (_unit_rows(x) for x in arrays)
+    valid = valid_rows(mask, len(arrays[0]))
+    p1, p2, z1, z2 = (unit_rows(x) for x in arrays)
     z1, z2 = jax.lax.stop_gradient((z1, z2))
     similarity = (jnp.sum(p1 * z2, axis=1) + jnp.sum(p2 * z1, axis=1)) / 2
     return -jnp.sum(jnp.where(valid, similarity, 0)) / jnp.maximum(jnp.sum(valid), 1)
 
 
-def collapse(z: ArrayLike) -> jax.Array:
+def collapse(z: ArrayLike, *, mask: ArrayLike | None = None) -> jax.Array:
     """Measure how far projections spread: 1 for isotropic ones, 0 where all are alike.
 
-    It is ``√d`` times the mean over dimensions of the standard deviation of ``z / |z|``, which the
-    paper watches for collapse (its figure 2).
+    It is ``√d`` times the mean over dimensions of the standard deviation over rows of ``z / |z|``,
+    which the paper watches for collapse (its figure 2).
 
     Args:
       z: ``[n, d]`` projections.
+      mask: ``[n]`` bool, False for rows that do not count; None where all do.
+
+    Returns:
+      The spread, a scalar in 0..1 of at least float32; 0 where no row counts.
+
+    Raises:
+      ValueError: another shape than ``[n, d]``, or a mask of another length.
     """
-    z = _unit_rows(jnp.asarray(z))
-    return jnp.sqrt(z.shape[1]) * jnp.mean(jnp.std(z, axis=0))
-
-
-def _unit_rows(x: jax.Array) -> jax.Array:
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x**2, axis=1, keepdims=True), _EPSILON))
+    z = jnp.asarray(z)
+    if z.ndim != 2 or 0 in z.shape:
+        raise ValueError(f"z: expected a matrix [n, d], found shape {z.shape}")
+    valid = valid_rows(mask, len(z))[:, None]
+    count = jnp.maximum(jnp.sum(valid), 1)
+    z = unit_rows(z)
+    centred = z - jnp.sum(jnp.where(valid, z, 0), axis=0) / count
+    variance = jnp.sum(jnp.where(valid, centred**2, 0), axis=0) / count
+    return jnp.sqrt(z.shape[1]) * jnp.mean(jnp.sqrt(variance))

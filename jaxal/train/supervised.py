@@ -14,14 +14,15 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from jaxal.augment.base import augment_batch
+from jaxal.augment.base import Pipeline, augment_batch
 from jaxal.sharding import batch_sharding, replicated_sharding
 from jaxal.train.optimizers import make_optimizer
-from jaxal.train.recipes import Augment, FinetuneConfig
+from jaxal.train.recipes import FinetuneConfig
 from jaxal.train.step import Aux, LossFn, TrainStep, make_train_step
 
 __all__ = [
     "Prepare",
+    "View",
     "compiled_step",
     "compiled_view",
     "config_optimizer",
@@ -32,6 +33,7 @@ __all__ = [
 
 # Float32 images [n, h, w, c] in 0..1 to what a network reads; see `jaxal.models.preprocess`.
 Prepare = Callable[[jax.Array], jax.Array]
+# (key, batch) -> batch: as it is stored, to as the network reads it.
 View = Callable[[jax.Array, dict[str, jax.Array]], dict[str, jax.Array]]
 
 
@@ -129,7 +131,18 @@ def make_loss(
 
 
 def config_optimizer(config: FinetuneConfig, steps_per_epoch: int) -> optax.GradientTransformation:
-    """Make the optimiser of a configuration."""
+    """Make the optimiser of a configuration.
+
+    Args:
+      config: what is trained and how.
+      steps_per_epoch: updates in an epoch.
+
+    Returns:
+      The optimiser of parameters ``{"encoder": ..., "head": ...}``, see `make_optimizer`.
+
+    Raises:
+      ValueError: a bad optimiser, schedule or number.
+    """
     return make_optimizer(
         {"encoder": config.encoder, "head": config.head},
         config.schedule,
@@ -177,7 +190,7 @@ def _compiled_step(classifier: nn.Module, config: FinetuneConfig, mesh: Mesh | N
 
 
 @functools.lru_cache(maxsize=16)
-def compiled_view(augment: Augment | None, prepare: Prepare | None, mesh: Mesh | None) -> View:
+def compiled_view(augment: Pipeline | None, prepare: Prepare | None, mesh: Mesh | None) -> View:
     """Compile what turns a batch of stored images into what the network reads in training.
 
     Args:

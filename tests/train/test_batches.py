@@ -3,11 +3,14 @@ import numpy as np
 import pytest
 
 from jaxal.data.arrays import from_arrays
+from jaxal.sharding import data_mesh
 from jaxal.train.batches import (
     check_images,
     even_batches,
     fetcher,
+    make_loader,
     next_capacity,
+    padded_size,
     plain_batches,
     resident_loader,
     split_validation,
@@ -20,6 +23,14 @@ KEY = jax.random.key(0)
 @pytest.mark.parametrize(("count", "capacity"), [(1, 16), (16, 16), (17, 32), (64, 64), (65, 128)])
 def test_capacities_are_powers_of_two(count, capacity):
     assert next_capacity(count) == capacity
+
+
+def test_batches_are_padded_to_devices_and_parts():
+    mesh = data_mesh(jax.devices()[:1])
+    assert [padded_size(count, None) for count in (1, 13)] == [1, 13]
+    assert [padded_size(count, mesh, accumulate=4) for count in (1, 4, 13)] == [4, 4, 16]
+    with pytest.raises(ValueError, match="mesh: expected"):
+        padded_size(3, "data")
 
 
 @pytest.mark.parametrize("count", [1, 7, 31, 32, 33, 65])
@@ -92,6 +103,8 @@ def test_loaders_bring_the_same_batches():
         resident_loader(images, labels, None),
         streaming_loader(fetcher(images), labels, None),
         streaming_loader(fetcher(source), labels, None),
+        make_loader(images, labels, None),
+        make_loader(source, labels, None),
     )
     for load in loaders:
         loaded = list(load(batches))
@@ -132,6 +145,8 @@ def test_bad_images_are_named():
         (np.zeros((3, 2, 2, 1)), "images: expected uint8 .* found float64"),
         (np.zeros((0, 2, 2, 1), np.uint8), "images: expected one image or more"),
         ([1, 2], "images: expected uint8 .* found list"),
+        ([[[[1]]], [[[2]]]], "images: expected uint8 .* found list"),
+        ([[1], [2, 3]], "images: expected uint8 .* found list"),
     ):
         with pytest.raises(ValueError, match=message):
             check_images(images)

@@ -6,8 +6,14 @@ import numpy as np
 import optax
 import pytest
 
+from jaxal.records import write_record
 from jaxal.sharding import data_mesh
-from jaxal.train.checkpoints import latest_step, restore_checkpoint, save_checkpoint
+from jaxal.train.checkpoints import (
+    latest_step,
+    open_checkpoint,
+    restore_checkpoint,
+    save_checkpoint,
+)
 from jaxal.train.step import Aux, init_state, make_train_step
 
 SETTINGS = {"seed": 3, "config": {"learning_rate": 0.1}}
@@ -147,3 +153,30 @@ def test_missing_and_foreign_folders_are_named(tmp_path):
         save_checkpoint(tmp_path / "run", {"w": np.ones(0)}, SETTINGS, step=1)
     with pytest.raises(ValueError, match="keep"):
         save_checkpoint(tmp_path / "run", {"w": np.ones(1)}, SETTINGS, step=1, keep=0)
+
+
+def test_places_are_checked_before_a_training(tmp_path):
+    path = tmp_path / "run"
+    assert open_checkpoint(path, SETTINGS) is None and not path.exists()
+    path.mkdir()
+    assert open_checkpoint(path, SETTINGS) is None
+    # What a kill during the first save leaves.
+    write_record(path / "settings.json", None, SETTINGS)
+    (path / ".settings.json.1.tmp").touch()
+    assert open_checkpoint(path, SETTINGS) is None
+    with pytest.raises(ValueError, match="other settings: seed: expected 4, found 3"):
+        open_checkpoint(path, {**SETTINGS, "seed": 4})
+    save_checkpoint(path, {"w": np.ones(2)}, SETTINGS, step=5)
+    assert open_checkpoint(path, SETTINGS) == 5
+
+
+def test_places_that_cannot_be_are_named(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "within"):
+        with pytest.raises(ValueError, match=r"path: expected a folder, found the file .*/file"):
+            open_checkpoint(path, SETTINGS)
+    with pytest.raises(ValueError, match="expected a checkpoint or a free place"):
+        open_checkpoint(tmp_path, SETTINGS)
+    (tmp_path / "settings.json").write_text("{}")
+    with pytest.raises(ValueError, match="not a saved run"):
+        open_checkpoint(tmp_path, SETTINGS)

@@ -111,6 +111,9 @@ def test_images_go_as_they_are_without_preparation(network):
         ({"chunk_size": 0}, "chunk_size"),
         ({"class_names": ["a"]}, "class_names: expected 3 names"),
         ({"apply": lambda x: jnp.full((len(x), 3), jnp.nan)}, "logits: .*NaN"),
+        ({"apply": lambda x: jnp.float32(0)}, r"apply: expected logits \[23, c\], .* \(\)"),
+        ({"apply": lambda x: jnp.zeros(len(x))}, r"apply: expected logits .* shape \(23,\)"),
+        ({"apply": lambda x: jnp.zeros((1, 3))}, r"apply: expected logits .* shape \(1, 3\)"),
     ],
 )
 def test_bad_input_is_named(network, change, message):
@@ -119,3 +122,8 @@ def test_bad_input_is_named(network, change, message):
     given |= {"num_classes": 3} | change
     with pytest.raises(ValueError, match=message):
         evaluate(**given)
+
+
+def test_logits_of_no_matrix_are_named():
+    with pytest.raises(ValueError, match=r"logits: expected a matrix \[n, d\], found shape \(\)"):
+        evaluate_logits(0.5, [0], 1)

@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 from jaxal.data.arrays import from_arrays
 from jaxal.models.classifier import Classifier
 from jaxal.models.heads import DenseHead
+from jaxal.records import write_record
 from jaxal.train.batches import even_batches
 from jaxal.train.evaluate import evaluate, make_apply
 from jaxal.train.finetune import finetune, lp_ft
@@ -254,6 +255,27 @@ def test_a_checkpoint_of_another_training_is_refused(digits, variables, tmp_path
             train(prepare=other)
 
 
+def test_places_that_cannot_be_a_checkpoint_are_refused_before_training(
+    digits, variables, tmp_path
+):
+    (tmp_path / "file").touch()
+    for name in ("photos", "cut"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "photos" / "cat.jpg").touch()
+    write_record(tmp_path / "cut" / "settings.json", None, {"config": {"epochs": 9}})
+
+    def augment(key, image):
+        raise AssertionError("trained")
+
+    for name, message in (
+        ("file", "path: expected a folder, found the file"),
+        ("photos", "path: expected a checkpoint or a free place"),
+        ("cut", "saved with other settings"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tune(variables, *(x[:8] for x in digits), checkpoint=tmp_path / name, augment=augment)
+
+
 def test_augmentation_is_drawn_anew_for_every_image_and_epoch(digits, variables):
     x, y = np.repeat(digits[0][:1], 8, axis=0), np.zeros(8, int)
     config = SMALL._replace(encoder=STILL, head=STILL)
@@ -324,6 +346,8 @@ def test_lp_ft_starts_from_the_probe(digits, variables, tmp_path):
         LPFT_SMALL.finetune._replace(epochs=4, validation_fraction=0.2),
     )
 
+    seen = []
+
     def train():
         return lp_ft(
             KEY,
@@ -334,9 +358,11 @@ def test_lp_ft_starts_from_the_probe(digits, variables, tmp_path):
             config=config,
             prepare=prepare,
             checkpoint=tmp_path / "run",
+            on_epoch=lambda record, variables: seen.append((record["stage"], record["epoch"])),
         )
 
     probe, tuned = train()
+    assert seen == [("probe", i) for i in range(8)] + [("finetune", i) for i in range(4)]
     assert_equal_bits(probe.variables["params"]["encoder"], variables["params"]["encoder"])
     np.testing.assert_array_equal(probe.validation, tuned.validation)
     split_key, _, tune_key = jax.random.split(KEY, 3)
@@ -353,11 +379,16 @@ def test_lp_ft_starts_from_the_probe(digits, variables, tmp_path):
     assert train()[1].history == tuned.history
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
 def test_divergence_is_noticed(digits, variables):
     x, y = digits[0][:40], digits[1][:40]
     wild = OptimizerConfig(learning_rate=1e30)
     with pytest.raises(ValueError, match=r"diverged in epoch \d.*head at learning_rate 1e\+30"):
         tune(variables, x, y, config=SMALL._replace(encoder=wild, head=wild))
+    # The loss of the only step is finite: what it makes of the weights is not.
+    last = SMALL._replace(epochs=1, encoder=None, head=OptimizerConfig(learning_rate=1e39))
+    with pytest.raises(ValueError, match=r"diverged in epoch 0 \(loss \d"):
+        tune(variables, x[:16], y[:16], config=last)
 
 
 class Plain(nn.Module):
@@ -405,6 +436,24 @@ def test_lp_ft_names_bad_configurations(variables):
     images = np.zeros((2, 8, 8, 1), np.uint8)
     with pytest.raises(ValueError, match="config: expected an LpftConfig, found FinetuneConfig"):
         lp_ft(KEY, NET, variables, images, [0, 1], config=SMALL)
-    bad = LpftConfig(SMALL, SMALL._replace(epochs=0))
-    with pytest.raises(ValueError, match="epochs"):
-        lp_ft(KEY, NET, variables, images, [0, 1], config=bad)
+    bad = SMALL._replace(epochs=0)
+    for config in (LpftConfig(bad, SMALL), LpftConfig(SMALL, bad)):
+        stage = LpftConfig._fields[config.index(bad)]
+        with pytest.raises(ValueError, match=rf"^config\.{stage}\.epochs: expected"):
+            lp_ft(KEY, NET, variables, images, [0, 1], config=config)
+
+
+def test_lp_ft_checks_the_second_checkpoint_before_the_first_training(variables, tmp_path):
+    images = np.zeros((2, 8, 8, 1), np.uint8)
+    (tmp_path / "finetune").touch()
+    with pytest.raises(ValueError, match=r"found the file .*/finetune"):
+        lp_ft(
+            KEY,
+            NET,
+            variables,
+            images,
+            [0, 1],
+            config=LpftConfig(SMALL, SMALL),
+            checkpoint=tmp_path,
+        )
+    assert not (tmp_path / "probe").exists()

@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxal.records import write_record
+from jaxal.train.checkpoints import latest_step
 from jaxal.train.optimizers import OptimizerConfig
 from jaxal.train.pretrain import (
     SIMCLR_CIFAR10,
@@ -121,18 +123,23 @@ def test_a_stopped_training_goes_on_to_the_same_end(config, tmp_path):
         run(config._replace(epochs=4), checkpoint=tmp_path / "run")
 
 
-def test_batches_that_do_not_divide_are_masked():
+@pytest.mark.parametrize("config", [SIMSIAM, pytest.param(SIMCLR, marks=slow)])
+def test_padding_changes_nothing(config):
     images, _ = draw(50)
-    config = SIMSIAM._replace(train_batch_size=50, epochs=2)
-    from jaxal.sharding import data_mesh
-
-    plain = run(config, images)
-    padded = run(config, images, mesh=data_mesh())
-    np.testing.assert_allclose(
-        [record["loss"] for record in padded.history],
-        [record["loss"] for record in plain.history],
-        atol=1e-6,
+    # Steps of 13, 13, 12 and 12 images either way, at one rate, padded to 13 and to 16.
+    little, more = (
+        config._replace(
+            epochs=2,
+            train_batch_size=size,
+            optimizer=config.optimizer._replace(learning_rate=0.1 * 256 / size),
+        )
+        for size in (13, 16)
     )
+    expected, found = run(little, images).history, run(more, images).history
+    for name in ("loss", "spread"):
+        np.testing.assert_allclose(
+            [record[name] for record in found], [record[name] for record in expected], atol=1e-5
+        )
 
 
 def test_the_monitor_is_told_of_the_encoder_alone():
@@ -190,13 +197,50 @@ def test_shipped_configurations_are_sound(config):
         ({"projector": ()}, "projector"),
         ({"temperature": 0}, "temperature"),
         ({"dtype": "float16"}, "dtype"),
-        ({"schedule": ScheduleConfig("cosine", warmup_epochs=3)}, "warmup_epochs"),
-        ({"optimizer": OptimizerConfig(learning_rate=1e30)}, "diverged"),
+        ({"optimizer": OptimizerConfig(learning_rate=0)}, "optimizer.learning_rate"),
+        ({"schedule": ScheduleConfig("linear")}, "schedule.name"),
+        ({"schedule": ScheduleConfig("cosine", warmup_epochs=3)}, "schedule.warmup_epochs"),
     ],
 )
 def test_bad_configurations_are_named(change, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"^config.{message}"):
         run(SIMSIAM._replace(**change))
+    with pytest.raises(ValueError, match=f"^second.{message}"):
+        check_pretrain(SIMSIAM._replace(**change), "second")
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_divergence_is_noticed(tmp_path):
+    wild = SIMSIAM._replace(optimizer=OptimizerConfig(learning_rate=1e30))
+    message = r"config: training diverged in epoch \d .* optimizer.learning_rate 1e\+30"
+    with pytest.raises(ValueError, match=message):
+        run(wild)
+    # The loss of the only step is finite: what it makes of the weights is not.
+    last = wild._replace(
+        epochs=1, train_batch_size=96, optimizer=OptimizerConfig(learning_rate=1e39)
+    )
+    with pytest.raises(ValueError, match=r"diverged in epoch 0 \(loss -?\d"):
+        run(last, checkpoint=tmp_path / "run")
+    assert latest_step(tmp_path / "run") is None
+
+
+def test_places_that_cannot_be_a_checkpoint_are_refused_before_training(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").touch()
+    (tmp_path / "cut").mkdir()
+    write_record(tmp_path / "cut" / "settings.json", None, {"config": {"epochs": 9}})
+
+    def monitor(variables):
+        raise AssertionError("trained")
+
+    for name, message in (
+        ("file", "path: expected a folder, found the file"),
+        ("photos", "path: expected a checkpoint or a free place"),
+        ("cut", "saved with other settings"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(SIMSIAM, checkpoint=tmp_path / name, monitor=monitor)
 
 
 def test_bad_images_are_named():

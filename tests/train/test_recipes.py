@@ -53,18 +53,19 @@ def test_augmentations_are_found_by_name():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": 0}, "epochs"),
+        ({"epochs": 0}, "epochs: expected a whole number"),
         ({"train_batch_size": 0}, "train_batch_size"),
         ({"accumulate": 0}, "accumulate"),
         ({"encoder": "frozen"}, "encoder: expected an OptimizerConfig"),
         ({"head": None}, "head: expected an OptimizerConfig"),
         ({"head": OptimizerConfig(learning_rate=0)}, "head.learning_rate"),
-        ({"schedule": None}, "schedule"),
+        ({"schedule": None}, "schedule: expected a ScheduleConfig"),
+        ({"schedule": ScheduleConfig("linear")}, "schedule.name: expected one of"),
         (
             {"schedule": ScheduleConfig(warmup_epochs=50)},
-            "warmup_epochs: expected less than",
+            "schedule.warmup_epochs: expected less than",
         ),
-        ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"label_smoothing": 1.0}, "label_smoothing: expected a number below 1"),
         ({"validation_fraction": -0.1}, "validation_fraction"),
         ({"ema_decay": 1}, "ema_decay"),
         ({"dtype": "float16"}, "dtype: expected one of .* found 'float16'"),
@@ -74,7 +75,7 @@ def test_augmentations_are_found_by_name():
     ],
 )
 def test_bad_options_are_named(change, message):
-    with pytest.raises(ValueError, match=message):
-        check_finetune(FinetuneConfig()._replace(**change))
+    with pytest.raises(ValueError, match=rf"^stages\.second\.{message}"):
+        check_finetune(FinetuneConfig()._replace(**change), "stages.second")
     with pytest.raises(ValueError, match="config: expected a FinetuneConfig, found str"):
         check_finetune("ft")

@@ -72,18 +72,21 @@ def test_rates_and_lengths_come_from_the_state():
     ("config", "message"),
     [
         ("cosine", "schedule: expected a ScheduleConfig, found str"),
-        (ScheduleConfig("linear"), "schedule: expected one of .* found 'linear'"),
+        (ScheduleConfig("linear"), "schedule.name: expected one of .* found 'linear'"),
         (ScheduleConfig("step"), "milestones: expected some just"),
         (ScheduleConfig("cosine", milestones=(3,)), "milestones: expected some just"),
         (ScheduleConfig("step", milestones=(3, 3)), "milestones: expected growing"),
         (ScheduleConfig("step", milestones=(0,)), "milestones: expected a whole number"),
         (ScheduleConfig("step", milestones=(1,), factor=-1), "factor"),
-        (ScheduleConfig(warmup_epochs=-1), "warmup_epochs"),
+        (ScheduleConfig(warmup_epochs=-1), "schedule.warmup_epochs: expected a number of 0"),
+        (ScheduleConfig(warmup_epochs=2), "schedule.warmup_epochs: expected less than the 2 epo"),
     ],
 )
 def test_bad_schedules_are_named(config, message):
     with pytest.raises(ValueError, match=message):
-        check_schedule(config)
+        check_schedule(config, epochs=2)
+    with pytest.raises(ValueError, match=r"stage\.schedule: expected a ScheduleConfig, found int"):
+        check_schedule(3, "stage.schedule")
 
 
 def test_bad_numbers_are_named():

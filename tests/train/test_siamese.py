@@ -64,6 +64,20 @@ def test_collapse_tells_spread_from_a_point():
     assert collapse(np.ones((50, 64))) == pytest.approx(0, abs=1e-3)
 
 
+def test_collapse_is_the_definition_on_rows_that_count():
+    z = draw(3)[0]
+    mask = np.array([True, False, True, True, False, True, True])
+    unit = np.float64(z) / np.linalg.norm(z, axis=1, keepdims=True)
+    for valid in (np.ones(7, bool), mask):
+        expected = np.sqrt(5) * unit[valid].std(axis=0).mean()
+        np.testing.assert_allclose(collapse(z, mask=valid), expected, rtol=1e-5)
+    assert collapse(z, mask=np.zeros(7, bool)) == 0
+    with pytest.raises(ValueError, match=r"z: expected a matrix \[n, d\], found shape \(5,\)"):
+        collapse(z[0])
+    with pytest.raises(ValueError, match=r"mask: expected shape \(7,\), found \(3,\)"):
+        collapse(z, mask=mask[:3])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

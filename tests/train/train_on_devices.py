@@ -18,6 +18,8 @@ from jaxal.models.classifier import Classifier
 from jaxal.models.heads import DenseHead
 from jaxal.sharding import data_mesh, local_rows, pad_batch
 from jaxal.train.finetune import finetune
+from jaxal.train.optimizers import OptimizerConfig
+from jaxal.train.pretrain import SIMCLR_SMALL, SIMSIAM_SMALL, pretrain
 from jaxal.train.recipes import FinetuneConfig
 from jaxal.train.step import Aux, init_state, make_train_step, state_variables
 
@@ -39,6 +41,15 @@ class Encoder(nn.Module):
         return nn.Dropout(self.rate, deterministic=not train)(x)
 
 
+def noisy(key, image):
+    return image + 0.1 * jax.random.normal(key, image.shape)
+
+
+# One step an epoch, so that every loss is on record.
+PRETRAINING = {
+    "simsiam": SIMSIAM_SMALL._replace(projector=(16, 16), predictor=(8, 16)),
+    "simclr": SIMCLR_SMALL._replace(projector=(16, 8), optimizer=OptimizerConfig("adamw", 1e-2)),
+}
 MODULE = Classifier(Encoder(), DenseHead(features=(), num_outputs=3))
 
 
@@ -95,6 +106,12 @@ def train(mesh=None, checkpoint=None):
     )
     for name in ("loss", "validation_loss"):
         found[f"finetune_{name}"] = [record[name] for record in tuned.history]
+    for method, config in PRETRAINING.items():
+        config = config._replace(epochs=4)
+        given = jax.random.key(3), Encoder(rate=0), images[:ROWS]
+        pretrained = pretrain(*given, config=config, view=noisy, mesh=mesh)
+        for name in ("loss", "spread"):
+            found[f"{method}_{name}"] = [record[name] for record in pretrained.history]
     return found
 
 
