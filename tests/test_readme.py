@@ -38,7 +38,7 @@ def test_examples_run(tmp_path, monkeypatch):
     assert later["state"].labeled.size == 30
 
     exec(images, {})
-    assert np.load(tmp_path / "pool.npy").shape == (8, 64)
+    assert np.load(tmp_path / "pool.npy").shape == (8, 200)
 
 
 def test_set_up_commands_come_first():

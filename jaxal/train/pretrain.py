@@ -97,7 +97,7 @@ SIMCLR_CIFAR10 = PretrainConfig(
 SIMSIAM_SMALL = PretrainConfig(
     epochs=20,
     train_batch_size=128,
-    optimizer=OptimizerConfig(learning_rate=0.06, weight_decay=5e-4),
+    optimizer=OptimizerConfig(learning_rate=1.0, weight_decay=5e-4),
     projector=(256, 256),
     predictor=(64, 256),
 )
