@@ -13,10 +13,10 @@ from jax.sharding import Mesh
 from jaxal.checks import check_positive
 from jaxal.chunking import map_rows
 from jaxal.models.encoders import ENCODERS, get_encoder
+from jaxal.models.fingerprints import tree_digest
 from jaxal.models.preprocess import Preprocessing, preprocess
 from jaxal.models.saved import is_saved, load_variables
 from jaxal.models.weights import import_weights, read_weights
-from jaxal.records import fingerprint
 from jaxal.sharding import data_mesh, shard_batch
 
 __all__ = [
@@ -103,9 +103,7 @@ def load_encoder(args: argparse.Namespace, *, seed: int = 0) -> LoadedEncoder:
         _check_alike(path, template, variables, found)
     else:
         variables, _ = import_weights(module, template, read_weights(path))
-    leaves = jax.tree.leaves_with_path(variables)
-    digest = fingerprint(np.concatenate([np.ravel(x) for _, x in leaves]))["sha256"]
-    about |= {"weights": path.name, "sha256": digest}
+    about |= {"weights": path.name, "sha256": tree_digest(variables)}
     return LoadedEncoder(args.encoder, module, variables, preprocessing, about)
 
 

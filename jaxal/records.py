@@ -1,10 +1,13 @@
 """Small files that hold a run: written whole or not at all, and tied to their settings."""
 
 import contextlib
+import dataclasses
+import functools
 import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -48,8 +51,9 @@ def describe(value: Any, name: str = "settings") -> Any:
     """Turn settings into what JSON can hold and compare.
 
     As `plain`, and beside that a path becomes its string, NaN and infinities their names, a
-    function its qualified name (what it does is not compared), and an array of more than 1,000
-    elements its `fingerprint`.
+    function its qualified name (what it does is not compared), a `functools.partial` its function
+    and what is bound to it, a Flax module or another data class that can be called its ``repr``,
+    and an array of more than 1,000 elements its `fingerprint`.
 
     Raises:
       ValueError: something else is in it.
@@ -199,9 +203,15 @@ def _null(value: Any, name: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _named(value: Any, name: str) -> float | str:
+def _named(value: Any, name: str) -> Any:
     if isinstance(value, Path) or (isinstance(value, float) and not math.isfinite(value)):
         return str(value)
+    if isinstance(value, functools.partial):
+        parts = {"function": value.func, "args": value.args, "keywords": value.keywords}
+        return _walk(parts, name, _named, _LISTED_ELEMENTS)
+    if dataclasses.is_dataclass(value) and callable(value) and not isinstance(value, type):
+        # Such as a Flax module. Addresses differ in every process.
+        return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
     if callable(value):
         # An instance that can be called has no name of its own: its class's is the best there is.
         named = value if hasattr(value, "__qualname__") else type(value)

@@ -1,14 +1,16 @@
-import functools
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxal import records
+from jaxal.augment import compose, random_flip, simsiam_view, sometimes, strong, weak
 from jaxal.records import (
     check_path,
     describe,
@@ -98,11 +100,11 @@ def test_files_are_strict_json(tmp_path):
 
 
 def test_settings_may_be_paths_and_functions(tmp_path):
-    settings = {"p": Path("a/b.npy"), "f": fingerprint, "g": functools.partial(plain, name="x")}
+    settings = {"p": Path("a/b.npy"), "f": fingerprint, "g": partial(plain, name="x")}
     assert describe(settings) == {
         "p": str(Path("a/b.npy")),
         "f": "jaxal.records.fingerprint",
-        "g": "functools.partial",
+        "g": {"function": "jaxal.records.plain", "args": [], "keywords": {"name": "x"}},
     }
     write_record(tmp_path / "run.json", 0, settings)
     with pytest.raises(ValueError, match=r"f: expected 'jaxal.records.plain', found 'jaxal.rec"):
@@ -175,3 +177,46 @@ def test_fingerprint_sees_every_element(monkeypatch, shape):
         assert fingerprint(changed) != whole
     monkeypatch.setattr(records, "_CHUNK_BYTES", 100)
     assert fingerprint(x) == whole == fingerprint(np.asfortranarray(x))
+
+
+class Net(nn.Module):
+    activation: object = nn.relu
+
+    def __call__(self, x):
+        return self.activation(x)
+
+
+def scale(x, factor):
+    return factor * x
+
+
+def test_modules_tell_their_fields_and_no_addresses():
+    assert describe(Net()) == describe(Net(nn.relu))
+    assert describe(Net()) != describe(Net(nn.gelu))
+    assert "0x" not in describe(Net())
+
+
+def test_bound_arguments_tell_functions_apart():
+    found = [describe(partial(scale, factor=factor), "fn") for factor in (2, 2, 3)]
+    assert found[0] == found[1] != found[2]
+
+
+def test_functions_within_bound_arguments_tell_them_apart():
+    views = [
+        weak(),
+        weak(padding=2),
+        strong(),
+        compose(weak(), weak()),
+        compose(weak(), weak(padding=2)),
+        sometimes(weak(), probability=0.5),
+        sometimes(random_flip, probability=0.5),
+        simsiam_view(32),
+        partial(scale, {"by": [partial(scale, factor=2)]}),
+        partial(scale, {"by": [partial(scale, factor=3)]}),
+        partial(scale, Net(nn.relu)),
+        partial(scale, Net(nn.gelu)),
+    ]
+    found = [describe(view, "fn") for view in views]
+    assert all(found.count(description) == 1 for description in found)
+    assert describe(strong(), "fn") == found[2]
+    assert json.loads(json.dumps(found)) == found

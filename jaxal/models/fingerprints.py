@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from flax.core import unfreeze
 
 from jaxal.records import describe, fingerprint
 
-__all__ = ["describe_module", "encoder_fingerprint", "tree_digest"]
+__all__ = ["encoder_fingerprint", "tree_digest"]
 
 
 def encoder_fingerprint(
@@ -36,15 +35,10 @@ def encoder_fingerprint(
     """
     return {
         "name": name,
-        "module": describe_module(module),
+        "module": describe(module, "module"),
         "variables": tree_digest(variables),
         "preprocessing": describe(preprocessing, "preprocessing"),
     }
-
-
-def describe_module(module: nn.Module) -> str:
-    """Describe a module by its attributes, without the addresses that differ in every process."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(module))
 
 
 def tree_digest(tree: Any) -> str:

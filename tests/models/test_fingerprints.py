@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from flax.core import freeze
 
-from jaxal.models.fingerprints import describe_module, encoder_fingerprint, tree_digest
+from jaxal.models.fingerprints import encoder_fingerprint, tree_digest
 from jaxal.models.preprocess import CIFAR10, IMAGENET
 from jaxal.models.resnet import ResNet
 from jaxal.models.vit import ViT, quick_gelu
+from jaxal.records import describe
 
 VARIABLES = {
     "params": {"conv1": {"kernel": np.arange(12, dtype=np.float32).reshape(3, 4)}},
@@ -78,5 +79,5 @@ def test_functions_among_the_attributes_count():
 
 def test_addresses_do_not_count():
     module = ViT(activation=functools.partial(nn.leaky_relu, negative_slope=0.2))
-    found = describe_module(module)
+    found = describe(module)
     assert "negative_slope=0.2" in found and "0x" not in found

@@ -1,51 +1,35 @@
-import json
-from functools import partial
+import jax
+import numpy as np
 
-import flax.linen as nn
+from jaxal.models.conv4 import Conv4
+from jaxal.train.identity import describe_training
+from jaxal.train.recipes import FT_SMALL
 
-from jaxal.augment import compose, random_flip, simsiam_view, sometimes, strong, weak
-from jaxal.records import describe
-from jaxal.train.identity import describe_function, describe_module
-
-
-class Net(nn.Module):
-    activation: object = nn.relu
+IMAGES = np.zeros((4, 8, 8, 3), np.uint8)
 
 
-def scale(x, factor):
-    return factor * x
+def described(seed=0, module=None, weight=1.0, images=IMAGES, config=FT_SMALL, **others):
+    module = module or Conv4(num_filters=4)
+    return describe_training(
+        [jax.random.key(seed)],
+        module,
+        {"params": {"w": np.full(3, weight)}},
+        images,
+        config,
+        **others,
+    )
 
 
-def test_modules_tell_their_fields_and_no_addresses():
-    assert describe_module(Net()) == describe_module(Net(nn.relu))
-    assert describe_module(Net()) != describe_module(Net(nn.gelu))
-    assert "0x" not in describe_module(Net())
-
-
-def test_bound_arguments_tell_functions_apart():
+def test_all_that_a_training_depends_on_is_told_apart():
     found = [
-        describe(describe_function(partial(scale, factor=factor)), "fn") for factor in (2, 2, 3)
+        described(),
+        described(seed=1),
+        described(module=Conv4(num_filters=5)),
+        described(weight=2.0),
+        described(images=IMAGES + 1),
+        described(config=FT_SMALL._replace(epochs=31)),
+        described(config=FT_SMALL._replace(augment="weak")),
+        described(augment=np.flip),
     ]
-    assert found[0] == found[1] != found[2]
-    assert describe_function(scale) is scale
-
-
-def test_functions_within_bound_arguments_tell_them_apart():
-    views = [
-        weak(),
-        weak(padding=2),
-        strong(),
-        compose(weak(), weak()),
-        compose(weak(), weak(padding=2)),
-        sometimes(weak(), probability=0.5),
-        sometimes(random_flip, probability=0.5),
-        simsiam_view(32),
-        partial(scale, {"by": [partial(scale, factor=2)]}),
-        partial(scale, {"by": [partial(scale, factor=3)]}),
-        partial(scale, Net(nn.relu)),
-        partial(scale, Net(nn.gelu)),
-    ]
-    found = [describe(describe_function(view), "fn") for view in views]
     assert all(found.count(description) == 1 for description in found)
-    assert describe(describe_function(strong()), "fn") == found[2]
-    assert json.loads(json.dumps(found)) == found
+    assert described() == found[0]
