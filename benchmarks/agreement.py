@@ -5,7 +5,7 @@ import numpy as np
 
 from jaxal.train.probes import knn_accuracy, linear_accuracy
 
-__all__ = ["linear_agreement", "probe_accuracies"]
+__all__ = ["judge_features", "linear_agreement"]
 
 
 def linear_agreement(features: np.ndarray, reference: np.ndarray, *, seed: int = 0) -> float:
@@ -43,7 +43,7 @@ def linear_agreement(features: np.ndarray, reference: np.ndarray, *, seed: int =
     return float(1 - np.sum((y[judged] - x[judged] @ found) ** 2) / variance)
 
 
-def probe_accuracies(
+def judge_features(
     known: np.ndarray,
     labels: np.ndarray,
     queries: np.ndarray,

@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import numpy as np
 
+from benchmarks.agreement import judge_features, linear_agreement
+from benchmarks.data import load_array
 from benchmarks.image_encoders import (
     LoadedEncoder,
     add_encoder,
@@ -23,9 +24,8 @@ from benchmarks.outcomes import require, stop
 from benchmarks.tables import markdown
 from jaxal.checks import check_positive
 from jaxal.data import ImageSource, extract_features
-from jaxal.train.probes import knn_accuracy, linear_accuracy
 
-__all__ = ["HELP", "add_arguments", "extract", "judge_features", "main"]
+__all__ = ["HELP", "add_arguments", "extract", "main"]
 
 HELP = """\
 Compute the features of a pool and of its test set by an encoder, on all devices there are.
@@ -47,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=int, default=256, metavar="N", help="images at once (default 256)"
     )
     parser.add_argument("--precision", choices=("float32", "float16"), default="float32")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="FILE.npy",
+        help="features [n, f] of the whole pool from elsewhere, such as those published with the "
+        "encoder: reports how far they agree, and with --holdout how good they are",
+    )
     parser.add_argument("--out", type=Path, default=Path("results/features"), metavar="DIR")
 
 
@@ -55,13 +62,14 @@ def main(args: argparse.Namespace) -> int:
     require("matplotlib", "sklearn")
     check_positive(args.batch_size, "--batch-size")
     images = open_images(args)
+    reference = None if args.against is None else _open_reference(args.against, images)
     encoder = load_encoder(args)
     print(f"{encoder.name} on {describe_device()}", flush=True)
     try:
         found = extract(images, encoder, args.out, batch_size=args.batch_size, dtype=args.precision)
     except KeyboardInterrupt:
         return stop(args.out, flag=None)
-    _report(args, images, encoder, found)
+    _report(args, images, encoder, found, reference)
     return 0
 
 
@@ -129,15 +137,16 @@ def _report(
     images: Images,
     encoder: LoadedEncoder,
     found: dict[str, tuple[np.ndarray, np.ndarray | None]],
+    reference: np.ndarray | None,
 ) -> None:
     lines = [["split", "images", "features", "mean norm"]]
     for name, (features, _) in found.items():
         norm = np.linalg.norm(np.asarray(features[:_JUDGED], np.float32), axis=1).mean()
         lines.append([name, str(len(features)), str(features.shape[1]), f"{norm:.3g}"])
     paragraphs = [f"# Features of {images.name} by {encoder.name}", markdown(lines)]
-    judged = _judge(images, found)
-    if judged:
-        paragraphs.append(judged)
+    paragraphs += [_judge(images, found)] if _can_judge(images) else []
+    if reference is not None:
+        paragraphs.append(_compare(args, images, found, reference))
     paragraphs.append(f"Encoder {encoder_settings(encoder)}; device {describe_device()}.")
     text = "\n\n".join(paragraphs)
     (args.out / "report.md").write_text(text + "\n", encoding="utf-8")
@@ -154,30 +163,10 @@ def _report(
     print(f"\n{text}\n\nresults in {args.out}")
 
 
-def judge_features(
-    known: np.ndarray,
-    labels: np.ndarray,
-    queries: np.ndarray,
-    query_labels: np.ndarray,
-    num_classes: int,
-) -> dict[str, float]:
-    """Tell queries apart by features ``[n, f]`` of known class: the shares, in 0..1, got right.
-
-    Returns:
-      ``knn_accuracy``, of a vote of nearest neighbours, and ``linear_accuracy``, of a linear head.
-    """
-    given = known, labels, queries, query_labels, num_classes
-    return {
-        "knn_accuracy": knn_accuracy(*given),
-        "linear_accuracy": linear_accuracy(jax.random.key(0), *given),
-    }
-
-
 def _judge(images: Images, found: dict[str, tuple[np.ndarray, np.ndarray | None]]) -> str:
-    """Say how good the features are, where there are labels to tell."""
-    (x, y), (queries, wanted) = found["train"], found.get("test", (None, None))
-    if y is None or wanted is None or queries is None or images.num_classes is None:
-        return ""
+    """Say how good the features are."""
+    (x, y), (queries, wanted) = found["train"], found["test"]
+    assert y is not None and wanted is not None and images.num_classes is not None
     rows, asked = draw_rows(len(x), _JUDGED), draw_rows(len(queries), _QUERIES)
     judged = judge_features(
         np.asarray(x[rows], np.float32),
@@ -191,3 +180,39 @@ def _judge(images: Images, found: dict[str, tuple[np.ndarray, np.ndarray | None]
         f"neighbours gets {100 * judged['knn_accuracy']:.1f} % right and a linear head "
         f"{100 * judged['linear_accuracy']:.1f} %."
     )
+
+
+def _can_judge(images: Images) -> bool:
+    labelled = images.test is not None and images.test.labels is not None
+    return labelled and images.num_classes is not None
+
+
+def _open_reference(path: Path, images: Images) -> np.ndarray:
+    reference = load_array(path, mapped=True)
+    least = 1 + max(int(rows.max()) for rows in (images.rows, images.held_rows) if rows is not None)
+    if reference.ndim != 2 or len(reference) < least:
+        raise ValueError(
+            f"--against: expected features [n, f] of the whole pool, {least} rows or more, found "
+            f"shape {reference.shape}"
+        )
+    return reference
+
+
+def _compare(
+    args: argparse.Namespace,
+    images: Images,
+    found: dict[str, tuple[np.ndarray, np.ndarray | None]],
+    reference: np.ndarray,
+) -> str:
+    """Say how far the features agree with others of the same images."""
+    others = np.asarray(reference[images.rows], np.float32)
+    share = linear_agreement(np.asarray(found["train"][0], np.float32), others)
+    text = (
+        f"An affine map of them explains {100 * share:.2f} % of the variance of those in "
+        f"{args.against.name} (fitted on three quarters of the pool's images, judged on the rest)."
+    )
+    if images.held_rows is None or not _can_judge(images):
+        return text
+    held = np.asarray(reference[images.held_rows], np.float32)
+    given = {"train": (others, found["train"][1]), "test": (held, found["test"][1])}
+    return f"{text} Those: {_judge(images, given)}"

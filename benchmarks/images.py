@@ -43,6 +43,8 @@ class Images(NamedTuple):
     test: ImageSource | None
     num_classes: int | None  # None where no class is known
     tested: str = "test images"  # what the test set is, for reports
+    rows: np.ndarray | None = None  # [n] of the whole pool, that `train` has; None for all
+    held_rows: np.ndarray | None = None  # likewise, that `test` has where it was held out
 
 
 def add_images(parser: argparse.ArgumentParser) -> None:
@@ -113,9 +115,9 @@ def open_images(args: argparse.Namespace) -> Images:
         test = open_npy(args.test_images, args.test_labels) if args.test_images else None
     train, test = _coloured(train), None if test is None else _coloured(test)
     num_classes = _count_classes(train, test)
-    train, test = _choose_rows(args, train, test)
+    train, test, rows, held = _choose_rows(args, train, test)
     tested = "test images" if args.holdout is None else "images held out of the pool"
-    return Images(name, train, test, num_classes, tested)
+    return Images(name, train, test, num_classes, tested, rows, held)
 
 
 def draw_rows(count: int, most: int) -> np.ndarray:
@@ -226,25 +228,28 @@ def _coloured(source: ImageSource) -> ImageSource:
 
 def _choose_rows(
     args: argparse.Namespace, train: ImageSource, test: ImageSource | None
-) -> tuple[ImageSource, ImageSource | None]:
-    """Take the rows that --holdout, --limit and --test-limit leave."""
+) -> tuple[ImageSource, ImageSource | None, np.ndarray, np.ndarray | None]:
+    """Take the rows that --holdout, --limit and --test-limit leave, and say which of the pool."""
+    rows, held = np.arange(len(train)), None
     if args.holdout is not None:
         if check_positive(args.holdout, "--holdout") >= len(train):
             raise ValueError(
                 f"--holdout: expected less than the {len(train)} images, found {args.holdout}"
             )
         order = np.asarray(jax.random.permutation(jax.random.key(1), len(train)))
-        held, left = np.sort(order[: args.holdout]), np.sort(order[args.holdout :])
-        train, test = take(train, left), take(train, held)
+        held, rows = np.sort(order[: args.holdout]), np.sort(order[args.holdout :])
+        train, test = take(train, rows), take(train, held)
     if args.test_limit is not None:
         if test is None:
             raise ValueError("--test-limit: expected a test set beside it, found none")
         _check_limit(args.test_limit, "--test-limit", test)
-        test = take(test, draw_rows(len(test), args.test_limit))
+        kept = draw_rows(len(test), args.test_limit)
+        test, held = take(test, kept), None if held is None else held[kept]
     if args.limit is not None and _check_limit(args.limit, "--limit", train) < len(train):
         order = np.asarray(jax.random.permutation(jax.random.key(0), len(train)))
-        train = take(train, np.sort(order[: args.limit]))
-    return train, test
+        kept = np.sort(order[: args.limit])
+        train, rows = take(train, kept), rows[kept]
+    return train, test, rows, held
 
 
 def _check_limit(limit: int, flag: str, source: ImageSource) -> int:

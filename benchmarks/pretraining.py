@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from benchmarks.extraction import judge_features
+from benchmarks.agreement import judge_features
 from benchmarks.image_encoders import (
     LoadedEncoder,
     add_encoder,

@@ -1,5 +1,6 @@
 """The commands that work from images, on the digits and on files."""
 
+import argparse
 import csv
 import json
 
@@ -9,6 +10,7 @@ import pytest
 import jaxal.train.finetune
 from benchmarks import finetuning
 from benchmarks.__main__ import main
+from benchmarks.images import add_images, open_images
 from jaxal.models.saved import load_variables
 
 SMALL = ["--dataset", "digits", "--size", "16", "--width", "4", "--test-limit", "60"]
@@ -64,6 +66,27 @@ def test_features_are_made_once(pretrained, tmp_path, capsys):
     capsys.readouterr()
     assert main(given[:-2]) == 2
     assert "weights" in capsys.readouterr().err
+
+
+def test_features_are_compared_with_others(pretrained, tmp_path):
+    given = ["features", "--dataset", "digits", "--size", "16", "--width", "4", "--holdout", "100"]
+    given += ["--weights", str(pretrained / "encoder.npz"), "--limit", "90"]
+    assert main([*given, "--out", str(tmp_path / "a")]) == 0
+    parser = argparse.ArgumentParser()
+    add_images(parser)
+    images = open_images(parser.parse_args([*given[1:3], "--holdout", "100", "--limit", "90"]))
+    whole = np.zeros((1297, 4), np.float32)
+    whole[images.rows] = np.load(tmp_path / "a" / "train.npy")
+    whole[images.held_rows] = np.load(tmp_path / "a" / "test.npy")
+    np.save(tmp_path / "other.npy", 2 * whole[:, :2] + 1)
+    given += ["--against", str(tmp_path / "other.npy"), "--out", str(tmp_path / "b")]
+    assert main(given) == 0
+    report = (tmp_path / "b" / "report.md").read_text()
+    assert "explains 100.00 % of the variance of those in other.npy" in report
+    assert report.count("a linear head") == 2
+    np.save(tmp_path / "other.npy", whole[:50])
+    assert main([*given, "--out", str(tmp_path / "c")]) == 2
+    assert not (tmp_path / "c").exists()
 
 
 @pytest.mark.slow
