@@ -75,8 +75,9 @@ def run(
       path: where to save, or None. Features, embedding and arrays among the options must be the
         same, to the last element, for a run to go on from there; see `jaxal.records.fingerprint`
         for the time that takes. Functions among the options go by their name.
-      evaluate: maps the state and its head after a round to metrics for the record. Rounds in the
-        file that have none, as of a run made without it, are made up for first.
+      evaluate: maps the state after a round and its `HeadOutputs`, which have ``trained`` and
+        ``probs``, to a mapping of metrics for the record. Rounds in the file that have none, as of
+        a run made without it, are made up for first.
       head: the head and its training.
       embedding: ``[n, m]`` what clusters are made of; made here, once, by
         `jaxal.cluster_embedding`, where the strategy needs it and none is given.
@@ -153,8 +154,14 @@ def _finish(
         round=index + 1,
         history=state.history[: index + 1],
     )
-    outputs = learn(then, fields=fields) if fields or evaluate else None
+    fields |= {"probs"} if evaluate else set()
+    outputs = learn(then, fields=fields) if fields else None
     metrics = evaluate(then, outputs) if evaluate and outputs else {}
+    if not isinstance(metrics, Mapping):
+        raise ValueError(
+            "evaluate: expected a function that returns a mapping of metrics, found it to return "
+            f"{type(metrics).__name__}"
+        )
     record = {
         **record,
         "training_seconds": outputs.seconds if outputs else 0.0,
@@ -200,6 +207,8 @@ def _check_sizes(batch_sizes: Sequence[int], pool_size: int) -> list[int]:
             "batch_sizes: expected a list of the picks of each round, such as [10, 10], "
             f"found {type(batch_sizes).__name__}"
         )
+    if len(batch_sizes) == 0:
+        raise ValueError("batch_sizes: expected the picks of one round or more, found none")
     sizes = [check_positive(size, "batch_sizes") for size in batch_sizes]
     check_batch_size(sum(sizes), pool_size, "batch_sizes")
     return sizes

@@ -152,10 +152,17 @@ def ask(
       ValueError: more samples than are left, outputs of another round, another batch size than that
         of the pending samples, unknown options, or what the strategy itself refuses.
     """
+    if not isinstance(state, ActiveState):
+        raise ValueError(f"state: expected what start or load gives, found {type(state).__name__}")
+    if outputs is not None and not isinstance(outputs, HeadOutputs):
+        raise ValueError(f"outputs: expected what fit_head gives, found {type(outputs).__name__}")
     strategy = get_strategy(strategy)
     options = check_options(strategy, options)
     check_config(head, "head")
     _check_pool_size(state, features)
+    if state.round == 0:
+        # Before any label is paid for, whatever the strategy reads.
+        check_features(features)
     check_embedding(embedding, state.pool_size)
     if len(state.pending):
         asked = len(state.history[-1]["picks"])

@@ -56,6 +56,34 @@ def test_history(data):
     assert len(state.history[1]["info"]["scores"]) == 4
 
 
+@pytest.mark.parametrize("strategy", ["random", "margin"])
+def test_probabilities_are_there_to_evaluate_in_every_round(data, strategy):
+    shapes = []
+    go(data, strategy, evaluate=lambda state, outputs: shapes.append(outputs.probs.shape) or {})
+    assert shapes == [(80, 3)] * 3
+    with pytest.raises(ValueError, match="evaluate: expected a function that returns a mapping"):
+        go(data, strategy, evaluate=lambda state, outputs: 0.5)
+
+
+def test_what_was_passed_in_the_wrong_place_is_named(data):
+    x, y = data
+    state = start(80, 3, seed=1)
+    for features, message in ((np.full((80, 5), np.nan), "finite"), (x.astype(str), "real")):
+        with pytest.raises(ValueError, match=f"features: expected {message}"):
+            ask(state, "random", features, 3)
+    with pytest.raises(ValueError, match="state: expected what start or load gives, found str"):
+        ask("margin", state, x, 3)
+    state, picks, _ = ask(state, "random", x, 6)
+    state = tell(state, y[picks])
+    outputs = fit_head(state, x, head=HEAD)
+    with pytest.raises(ValueError, match="outputs: expected what fit_head gives, found"):
+        ask(state, "margin", x, 3, outputs=outputs.probs)
+    with pytest.raises(ValueError, match=r"outputs\.trained, found HeadOutputs"):
+        predict_probs(outputs, x)
+    with pytest.raises(ValueError, match="batch_sizes: expected the picks of one round or more"):
+        go(data, sizes=[])
+
+
 def test_seeds_and_first_picks(data):
     first = [picks_of(go(data, s, [6]))[0] for s in ("margin", "entropy", "coreset-hidden")]
     assert first[0] == first[1] == first[2] == picks_of(go(data, "random", [6]))[0]

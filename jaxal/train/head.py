@@ -229,6 +229,11 @@ def first_layer(head: DenseHead, variables: Any) -> dict[str, jax.Array]:
 
 
 def _map(trained: TrainedHead, features: ArrayLike, chunk_size: int, *, with_hidden: bool) -> Any:
+    if not isinstance(trained, TrainedHead):
+        raise ValueError(
+            "trained: expected what train_head gives, or fit_head's outputs.trained, found "
+            f"{type(trained).__name__}"
+        )
     check_positive(chunk_size, "chunk_size")
     check_features(features)
     expected, _ = first_layer(trained.head, trained.variables)["kernel"].shape
