@@ -7,6 +7,7 @@ The functions most used are here; each layer is a module of its own:
 * `jaxal.kernels`, `jaxal.regression`: neural tangent kernels; predicting and looking ahead by them.
 * `jaxal.clustering`, `jaxal.neighbors`, `jaxal.embedding`: the structure of a pool.
 * `jaxal.pseudolabels`, `jaxal.risk`, `jaxal.coverage`: what strategies choose by.
+* `jaxal.transferability`, `jaxal.costs`: how well features serve for labels; what both cost.
 * `jaxal.calibration`: temperatures of a classifier, and how wrong its confidences are.
 * `jaxal.data`, `jaxal.augment`: images, batches, features on the disk; augmentation on the device.
 * `jaxal.models`: encoders, heads and published weights.
