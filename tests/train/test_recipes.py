@@ -18,7 +18,8 @@ def test_presets_are_valid():
         assert isinstance(preset, LpftConfig)
         for stage in preset:
             check_finetune(stage)
-        assert preset.probe.encoder is None and preset.probe.freeze_stats
+        assert preset.probe.encoder is None
+        assert preset.probe.freeze_stats == (name != "LPFT_SMALL")
         assert preset.finetune.encoder is not None
 
 
