@@ -3,7 +3,7 @@ import inspect
 import numpy as np
 import pytest
 
-from jaxal import active
+from jaxal import active, asktell
 from jaxal.active import ask, fit_head, run, skip, start, tell
 from jaxal.embedding import cluster_embedding
 from jaxal.select import STRATEGIES, Strategy, get_strategy, unlabeled
@@ -82,6 +82,20 @@ def test_what_was_passed_in_the_wrong_place_is_named(data):
         predict_probs(outputs, x)
     with pytest.raises(ValueError, match="batch_sizes: expected the picks of one round or more"):
         go(data, sizes=[])
+
+
+@pytest.mark.parametrize(
+    "options", [{"kernel": "rbf"}, {"ridge": -1}, {"risk": "zero"}, {"num_restarts": 0}]
+)
+def test_options_are_checked_before_what_takes_long(data, options, monkeypatch):
+    for module in (active, asktell):
+        monkeypatch.setattr(module, "cluster_embedding", None)
+    x, _ = data
+    (name,) = options
+    with pytest.raises(ValueError, match=f"{name}: expected"):
+        ask(start(80, 3, seed=1), "ntkcpl", x, 3, options=options)
+    with pytest.raises(ValueError, match=f"{name}: expected"):
+        go(data, "ntkcpl", options=options)
 
 
 def test_seeds_and_first_picks(data):

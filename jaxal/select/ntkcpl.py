@@ -13,7 +13,7 @@ sees the features centred and scaled.
 ``benchmarks/NOTES.md`` has what was tried.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, cast
 
 import jax
@@ -43,6 +43,15 @@ Kernel = Callable[[ArrayLike, ArrayLike], jax.Array]
 ClusterFeatures = Literal["embedding", "self", "al"]
 Weighting = Literal["uniform", "uncertainty"]
 Risk = Literal["squared", "zero_one"]
+
+_CHOICES = {
+    "cluster_features": ClusterFeatures,
+    "weighting": Weighting,
+    "risk": Risk,
+    "refinement": Refinement,
+}
+_COUNTS = ("num_restarts", "kernel_width", "chunk_size", "max_evaluations", "num_candidates")
+_MAY_BE_NONE = ("target_scale", "max_evaluations", "num_candidates", "kernel")
 
 _MOST_COMMITS = 128  # between two times that they are multiplied into the kernel
 _LABELS_A_CLASS = 20  # at which the targets' scale is full
@@ -145,19 +154,26 @@ def select_ntkcpl(
       ValueError: malformed or missing fields, a batch beyond what is left, options out of range, a
         kernel that gives another shape or NaN.
     """
-    _check_choices(cluster_features, weighting, risk, refinement, kernel)
-    for name, flag in (("merge", merge), ("center", center)):
-        if not isinstance(flag, bool | np.bool_):
-            raise ValueError(f"{name}: expected True or False, found {flag!r}")
-    check_number(ridge, "ridge", least=0, above=True)
-    check_number(feature_scale, "feature_scale", least=0, above=True)
-    if target_scale is not None:
-        check_number(target_scale, "target_scale", least=1)
+    _check_options(
+        {
+            "cluster_features": cluster_features,
+            "num_restarts": num_restarts,
+            "refinement": refinement,
+            "merge": merge,
+            "weighting": weighting,
+            "risk": risk,
+            "target_scale": target_scale,
+            "max_evaluations": max_evaluations,
+            "num_candidates": num_candidates,
+            "kernel": kernel,
+            "kernel_width": kernel_width,
+            "center": center,
+            "feature_scale": feature_scale,
+            "ridge": ridge,
+            "chunk_size": chunk_size,
+        }
+    )
     check_positive(batch_size, "batch_size")
-    counts = {"num_restarts": num_restarts, "kernel_width": kernel_width, "chunk_size": chunk_size}
-    limits = {"max_evaluations": max_evaluations, "num_candidates": num_candidates}
-    for name, count in (counts | {n: c for n, c in limits.items() if c is not None}).items():
-        check_positive(count, name)
     wanted = num_clusters(np.size(pool.labeled), batch_size, max_clusters=max_clusters)
     needs = _needs(cluster_features, weighting, refinement)
     if np.size(pool.labeled) == 0:
@@ -266,23 +282,25 @@ def _needs(
     return frozenset(needs)
 
 
-def _check_choices(
-    cluster_features: str,
-    weighting: str,
-    risk: str,
-    refinement: str,
-    kernel: Kernel | None,
-) -> None:
-    """Check in the first round what only later ones read."""
-    for name, value, kind in (
-        ("cluster_features", cluster_features, ClusterFeatures),
-        ("weighting", weighting, Weighting),
-        ("risk", risk, Risk),
-        ("refinement", refinement, Refinement),
-    ):
-        check_choice(value, name, kind)
-    if kernel is not None and not callable(kernel):
-        raise ValueError(f"kernel: expected a function of two matrices, found {kernel!r}")
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Check those given, also what only later rounds read."""
+    for name, value in options.items():
+        if value is None and name in _MAY_BE_NONE:
+            continue
+        if name in _CHOICES:
+            check_choice(value, name, _CHOICES[name])
+        elif name in ("merge", "center"):
+            if not isinstance(value, bool | np.bool_):
+                raise ValueError(f"{name}: expected True or False, found {value!r}")
+        elif name in ("ridge", "feature_scale"):
+            check_number(value, name, least=0, above=True)
+        elif name == "target_scale":
+            check_number(value, name, least=1)
+        elif name == "kernel":
+            if not callable(value):
+                raise ValueError(f"kernel: expected a function of two matrices, found {value!r}")
+        elif name in _COUNTS:
+            check_positive(value, name)
 
 
 def _cluster_space(pool: Pool, cluster_features: ClusterFeatures) -> ArrayLike:
@@ -371,4 +389,10 @@ def _scaled(x: ArrayLike, scale: float, *, center: bool) -> jax.Array:
     return jnp.asarray(x * (scale / jnp.where(norm > 0, norm, 1)))
 
 
-NTKCPL = Strategy("ntkcpl", select_ntkcpl, needs=_needs(), cold_start=True, needs_for=_needs)
+def _needs_for(**options: Any) -> frozenset[str]:
+    """As `_needs`, of options that are checked: what is needed takes long to make."""
+    _check_options(options)
+    return _needs(**options)
+
+
+NTKCPL = Strategy("ntkcpl", select_ntkcpl, needs=_needs(), cold_start=True, needs_for=_needs_for)
