@@ -102,7 +102,10 @@ def load_encoder(args: argparse.Namespace, *, seed: int = 0) -> LoadedEncoder:
         variables, found = load_variables(path)
         _check_alike(path, template, variables, found)
     else:
-        variables, _ = import_weights(module, template, read_weights(path))
+        try:
+            variables, _ = import_weights(module, template, read_weights(path))
+        except ValueError as error:
+            raise ValueError(f"--weights {path}, --encoder {args.encoder}: {error}") from error
     about |= {"weights": path.name, "sha256": tree_digest(variables)}
     return LoadedEncoder(args.encoder, module, variables, preprocessing, about)
 
