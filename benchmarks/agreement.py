@@ -11,7 +11,9 @@ __all__ = ["judge_features", "linear_agreement"]
 def linear_agreement(features: np.ndarray, reference: np.ndarray, *, seed: int = 0) -> float:
     """Measure how well features determine others of the same images by an affine map.
 
-    Principal components or another basis make no difference to it.
+    Principal components or another basis of the reference make no difference to it. The map is a
+    ridge regression, whose ridge is chosen by generalised cross-validation: where features agree
+    but for noise, least squares on few more rows than columns explain little.
 
     Args:
       features: ``[n, f]`` float; three quarters of the rows must be more than ``f + 1``.
@@ -34,13 +36,17 @@ def linear_agreement(features: np.ndarray, reference: np.ndarray, *, seed: int =
     if len(fitted) <= features.shape[1] + 1:
         needed = 4 * (features.shape[1] + 2) // 3 + 1
         raise ValueError(f"features: expected at least {needed} rows, found {len(features)}")
-    x = np.column_stack([features, np.ones(len(features))]).astype(np.float64)
-    y = np.asarray(reference, np.float64)
-    found = np.linalg.lstsq(x[fitted], y[fitted], rcond=None)[0]
+    from sklearn.linear_model import RidgeCV
+
+    x, y = np.asarray(features, np.float64), np.asarray(reference, np.float64)
+    # In units of the features' mean squared singular value.
+    scale = np.sum((x[fitted] - x[fitted].mean(0)) ** 2) / features.shape[1]
+    found = RidgeCV(alphas=scale * np.logspace(-10, 0, 11)).fit(x[fitted], y[fitted])
     variance = np.sum((y[judged] - y[judged].mean(0)) ** 2)
     if not variance > 0:
         raise ValueError("reference: expected features that vary, found constant ones")
-    return float(1 - np.sum((y[judged] - x[judged] @ found) ** 2) / variance)
+    left = y[judged] - found.predict(x[judged]).reshape(y[judged].shape)
+    return float(1 - np.sum(left**2) / variance)
 
 
 def judge_features(
