@@ -53,7 +53,7 @@ class HeadOutputs(NamedTuple):
 
     trained: TrainedHead
     probs: jax.Array | None  # [n, num_classes] float32
-    hidden: jax.Array | None  # [n, h] float32
+    hidden: ArrayLike | None  # [n, h] float32
     num_labeled: int  # what it was trained on
     seconds: float  # training and prediction
 

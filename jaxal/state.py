@@ -11,7 +11,17 @@ from jax.typing import ArrayLike
 from jaxal.checks import check_indices, check_labels, check_positive
 from jaxal.records import read_record, write_record
 
-__all__ = ["ActiveState", "cancel", "load", "relabel", "save", "skip", "start", "tell"]
+__all__ = [
+    "ActiveState",
+    "cancel",
+    "load",
+    "relabel",
+    "restore_state",
+    "save",
+    "skip",
+    "start",
+    "tell",
+]
 
 _RECORDED = ("round", "picks", "selection_seconds", "info")
 
@@ -183,13 +193,18 @@ def load(path: str | Path, settings: Mapping[str, Any]) -> ActiveState:
     """
     content = read_record(path, settings)
     try:
-        return _restored(content)
+        return restore_state(content)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a saved run ({error!r})") from error
 
 
-def _restored(content: Mapping[str, Any]) -> ActiveState:
-    """Rebuild a state, and check that its rows, rounds and history tell one story."""
+def restore_state(content: Mapping[str, Any]) -> ActiveState:
+    """Rebuild a state of what JSON held of it, and check that all in it tells one story.
+
+    Raises:
+      ValueError: rows, rounds or a history that contradict one another.
+      KeyError: something is missing.
+    """
     state = start(
         content["pool_size"],
         content["num_classes"],

@@ -21,6 +21,7 @@ __all__ = [
     "Moments",
     "PedInfo",
     "class_moments",
+    "feature_statistics",
     "log_evidence",
     "logme",
     "ped_logme",
@@ -250,6 +251,35 @@ def push_apart(
         if steps > 1 and total <= first / 2:
             break
     return PedInfo(means - start, steps)
+
+
+def feature_statistics(
+    features: ArrayLike, *, chunk_size: int = DEFAULT_CHUNK_SIZE
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the mean and the standard deviation of each feature over a pool, in chunks.
+
+    Args:
+      features: ``[n, d]``, memory-mapped or not.
+      chunk_size: rows read at once; changes the result by rounding only.
+
+    Returns:
+      Mean and standard deviation ``[d]``, float64.
+
+    Raises:
+      ValueError: features that are no matrix of finite numbers.
+    """
+    x = np.asanyarray(check_features(features))
+    check_positive(chunk_size, "chunk_size")
+    n, dim = x.shape
+    # About the first row, so that features far from zero keep their digits.
+    origin = np.asarray(x[0], np.float64)
+    sums, squares = np.zeros(dim), np.zeros(dim)
+    for start in range(0, n, chunk_size):
+        chunk = np.asarray(x[start : start + chunk_size], np.float64) - origin
+        sums += chunk.sum(axis=0)
+        squares += np.einsum("nd,nd->d", chunk, chunk)
+    mean = sums / n
+    return origin + mean, np.sqrt(np.maximum(squares / n - mean**2, 0))
 
 
 def standardize(features: ArrayLike, mean: ArrayLike, std: ArrayLike) -> np.ndarray:

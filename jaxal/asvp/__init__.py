@@ -1,0 +1,49 @@
+"""ASVP beside its rivals: selecting by a proxy, with features that are refreshed when they must be.
+
+See `jaxal.asvp.pipeline` for the three pipelines, `jaxal.asvp.triggers` for when to refresh.
+"""
+
+from jaxal.asvp.pipeline import (
+    DEFAULT_CONFIG,
+    PIPELINES,
+    FinalRule,
+    Pipeline,
+    PipelineConfig,
+    lpft_until_refreshed,
+    run_pipeline,
+)
+from jaxal.asvp.state import PipelineState, Training, refreshed_at, selection_seconds
+from jaxal.asvp.triggers import (
+    Score,
+    Trigger,
+    enough_labels,
+    every_round,
+    falling,
+    narrowing,
+    never,
+    score_features,
+    slowing,
+)
+
+__all__ = [
+    "DEFAULT_CONFIG",
+    "PIPELINES",
+    "FinalRule",
+    "Pipeline",
+    "PipelineConfig",
+    "PipelineState",
+    "Score",
+    "Training",
+    "Trigger",
+    "enough_labels",
+    "every_round",
+    "falling",
+    "lpft_until_refreshed",
+    "narrowing",
+    "never",
+    "refreshed_at",
+    "run_pipeline",
+    "score_features",
+    "selection_seconds",
+    "slowing",
+]

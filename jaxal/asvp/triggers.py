@@ -1,0 +1,191 @@
+"""When cached features no longer serve selection: rules on the history of their scores.
+
+ASVP (arXiv 2403.01101) scores the labelled rows of the cached features each round by LogME, before
+and after PED has moved the classes apart, and refreshes the features once the scores tell that
+fine-tuning would change them. The exact rule is not published: those here are ours, of one
+signature, ``rule(history) -> bool``. Bind options by `functools.partial`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxal.checks import check_indices, check_number, check_positive
+from jaxal.chunking import DEFAULT_CHUNK_SIZE
+from jaxal.transferability import feature_statistics, logme, ped_logme, standardize
+
+__all__ = [
+    "Score",
+    "Trigger",
+    "enough_labels",
+    "every_round",
+    "falling",
+    "narrowing",
+    "never",
+    "score_features",
+    "slowing",
+]
+
+
+class Score(NamedTuple):
+    """How well features serve for the labels of a round."""
+
+    num_labeled: int
+    num_classes: int  # that have labels
+    version: int  # of the features: 0 as pre-trained, then one more a refresh
+    logme: float  # nats a sample; NaN where `note` says why it cannot be computed
+    ped_logme: float  # the same after classes were moved apart
+    note: str = ""
+
+
+# The scores of all rounds so far, to whether the features should be refreshed now.
+Trigger = Callable[[Sequence[Score]], bool]
+
+
+def score_features(
+    features: ArrayLike,
+    labeled: ArrayLike,
+    labels: ArrayLike,
+    *,
+    version: int = 0,
+    statistics: tuple[ArrayLike, ArrayLike] | None = None,
+    num_sigmas: float = 0.6,
+    chunk_size: int = DEFAULT_CHUNK_SIZE,
+) -> Score:
+    """Score the labelled rows of a pool's features by LogME, as they are and moved by PED.
+
+    Args:
+      features: ``[n, d]`` of the pool.
+      labeled: ``[l]`` labelled rows.
+      labels: ``[l]`` their classes.
+      version: of the features, for the record.
+      statistics: mean and standard deviation ``[d]`` of the pool, from `feature_statistics`; found
+        here where none are given.
+      num_sigmas: see `ped_logme`.
+      chunk_size: rows read at once.
+
+    Returns:
+      The score. With labels of one class only it is NaN, and its note says so.
+
+    Raises:
+      ValueError: features, rows or labels that do not fit, or an option out of its range.
+    """
+    check_number(num_sigmas, "num_sigmas", least=0, above=True)
+    rows = check_indices(labeled, np.shape(features)[0], "labeled")
+    y = np.asarray(labels)
+    classes = len(np.unique(y))
+    if classes < 2:
+        note = f"labels of {classes} classes: expected two or more"
+        return Score(len(rows), classes, version, float("nan"), float("nan"), note)
+    if statistics is None:
+        statistics = feature_statistics(features, chunk_size=chunk_size)
+    x = standardize(np.asanyarray(features)[rows], *statistics)
+    before = logme(x, y, chunk_size=chunk_size)
+    after, _ = ped_logme(x, y, num_sigmas=num_sigmas, chunk_size=chunk_size)
+    return Score(len(rows), classes, version, before, after)
+
+
+def never(history: Sequence[Score]) -> bool:
+    """Keep the features: with it ASVP is SVPp."""
+    return False
+
+
+def every_round(history: Sequence[Score]) -> bool:
+    """Refresh after every round, which costs what standard active learning does."""
+    return True
+
+
+def enough_labels(
+    history: Sequence[Score], *, per_class: float = 50.0, most: int | None = 1
+) -> bool:
+    """Refresh once there are so many labels a class, and again at each doubling.
+
+    Args:
+      history: of the scores.
+      per_class: labels for each class that has any.
+      most: refreshes; None for no limit.
+
+    Raises:
+      ValueError: no scores, or an option out of its range.
+    """
+    check_number(per_class, "per_class", least=0, above=True)
+    last = _last(history)
+    if most is not None and last.version >= check_positive(most, "most"):
+        return False
+    return last.num_labeled >= per_class * last.num_classes * 2**last.version
+
+
+def slowing(history: Sequence[Score], *, share: float = 0.25, patience: int = 1) -> bool:
+    """Refresh once the moved features' score hardly grows with labels any more.
+
+    Its growth a label, between rounds, is compared to the first growth of the same features.
+
+    Args:
+      history: of the scores.
+      share: of the first growth, below which a round counts as slow.
+      patience: slow rounds in a row that it takes.
+
+    Raises:
+      ValueError: no scores, or an option out of its range.
+    """
+    check_number(share, "share", least=0, above=True)
+    check_positive(patience, "patience")
+    counts, scores = _series(history, "ped_logme")
+    if len(scores) < patience + 2:
+        return False
+    rates = np.diff(scores) / np.diff(counts)
+    return rates[0] > 0 and bool((rates[-patience:] < share * rates[0]).all())
+
+
+def falling(history: Sequence[Score], *, patience: int = 1) -> bool:
+    """Refresh once the score of the features as they are has stayed below its best.
+
+    Args:
+      history: of the scores.
+      patience: rounds since the best.
+
+    Raises:
+      ValueError: no scores, or an option out of its range.
+    """
+    check_positive(patience, "patience")
+    _, scores = _series(history, "logme")
+    return len(scores) > 0 and len(scores) - 1 - int(scores.argmax()) >= patience
+
+
+def narrowing(history: Sequence[Score], *, share: float = 0.5, patience: int = 1) -> bool:
+    """Refresh once moving the classes apart gains little over the features as they are.
+
+    The gain a sample, moved less unmoved, is compared to the first of the same features.
+
+    Args:
+      history: of the scores.
+      share: of the first gain, below which a round counts.
+      patience: such rounds in a row that it takes.
+
+    Raises:
+      ValueError: no scores, or an option out of its range.
+    """
+    check_number(share, "share", least=0, above=True)
+    check_positive(patience, "patience")
+    _, before = _series(history, "logme")
+    _, after = _series(history, "ped_logme")
+    gains = after - before
+    if len(gains) < patience + 1:
+        return False
+    return gains[0] > 0 and bool((gains[-patience:] < share * gains[0]).all())
+
+
+def _last(history: Sequence[Score]) -> Score:
+    if not history:
+        raise ValueError("history: expected scores of one round or more, found none")
+    return history[-1]
+
+
+def _series(history: Sequence[Score], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Give the numbers of labels and the scores of the present features, without NaN."""
+    version = _last(history).version
+    own = [s for s in history if s.version == version and np.isfinite(getattr(s, name))]
+    counts = np.array([s.num_labeled for s in own], float)
+    return counts, np.array([getattr(s, name) for s in own], float)
