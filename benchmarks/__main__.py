@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks import (
+    asvp,
     compare,
     extraction,
     finetuning,
@@ -47,6 +48,7 @@ _COMMANDS = {
     "pretrain": pretraining.main,
     "features": extraction.main,
     "finetune": finetuning.main,
+    "asvp": asvp.main,
 }
 
 
@@ -99,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         ("pretrain", pretraining, "pre-train an encoder on images without labels"),
         ("features", extraction, "compute the features of images by an encoder, once"),
         ("finetune", finetuning, "train an encoder on few labelled images"),
+        ("asvp", asvp, "standard active learning, SVPp and ASVP: accuracy and cost"),
     ):
         module.add_arguments(
             commands.add_parser(

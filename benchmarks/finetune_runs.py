@@ -37,6 +37,7 @@ __all__ = [
     "Task",
     "estimate_work",
     "make_configs",
+    "prepare_images",
     "run_task",
     "time_work",
 ]
@@ -173,14 +174,14 @@ def _inputs(task: Task, count: int, seed: int) -> tuple[tuple[Any, ...], dict[st
     variables = _with_head(classifier, task.encoder, seed)
     pixels = task.images.train.load(rows)
     return (jax.random.key(seed), classifier, variables, pixels, task.labels[rows]), {
-        "prepare": _prepare(task.encoder.preprocessing),
+        "prepare": prepare_images(task.encoder.preprocessing),
         "mesh": find_mesh(),
     }
 
 
 @functools.lru_cache(maxsize=8)
-def _prepare(preprocessing: Any) -> Any:
-    """Bind the preprocessing; the same function each time, so that programs are shared."""
+def prepare_images(preprocessing: Any) -> Any:
+    """Bind an encoder's preprocessing; the same function each time, so that programs are shared."""
     return functools.partial(preprocess, preprocessing=preprocessing)
 
 

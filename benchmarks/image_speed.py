@@ -31,7 +31,7 @@ from jaxal.models.heads import DenseHead
 from jaxal.models.preprocess import preprocess
 from jaxal.train.step import Aux, init_state, make_train_step
 
-__all__ = ["image_names", "measure_images"]
+__all__ = ["count_flops", "image_names", "measure_images"]
 
 # The encoder's name, the side of its images and, on CPUs and accelerators, how many at once.
 _ENCODERS = {
@@ -180,7 +180,7 @@ def _forward_rates(case: _Case) -> dict[str, float]:
     forward = jax.jit(lambda variables, images: case.classifier.apply(variables, images)[0])
     return {
         "forward": batch / best(lambda: forward(case.variables, images))[1],
-        "forward_flops": _flops(forward, case.variables, images) / batch,
+        "forward_flops": count_flops(forward, case.variables, images) / batch,
     }
 
 
@@ -210,7 +210,10 @@ def _training_rates(case: _Case) -> dict[str, float]:
     gradient = jax.jit(jax.grad(loss_fn, has_aux=True))
     stats = case.variables.get("batch_stats", {})
     arguments = case.variables["params"], stats, given, jax.random.key(0)
-    return {"training": batch / seconds, "training_flops": _flops(gradient, *arguments) / batch}
+    return {
+        "training": batch / seconds,
+        "training_flops": count_flops(gradient, *arguments) / batch,
+    }
 
 
 def _feature_rate(case: _Case) -> float:
@@ -230,7 +233,7 @@ def _feature_rate(case: _Case) -> float:
     return len(many) / best(extract)[1]
 
 
-def _flops(fn: Any, *arguments: Any) -> float:
+def count_flops(fn: Any, *arguments: Any) -> float:
     """Count a program's operations, as XLA does for CPUs; on others it leaves out libraries'."""
     cpu = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cpu), arguments)

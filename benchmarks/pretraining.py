@@ -34,7 +34,7 @@ from jaxal.augment import (
 from jaxal.checks import check_positive
 from jaxal.data import ImageSource
 from jaxal.models.preprocess import Preprocessing, preprocess
-from jaxal.models.saved import save_variables
+from jaxal.models.saved import load_variables, save_variables
 from jaxal.train.pretrain import (
     SIMCLR_CIFAR10,
     SIMCLR_SMALL,
@@ -46,7 +46,7 @@ from jaxal.train.pretrain import (
     pretrain,
 )
 
-__all__ = ["HELP", "add_arguments", "main"]
+__all__ = ["HELP", "add_arguments", "main", "pretrain_small"]
 
 HELP = """\
 Pre-train an encoder on images without labels, by SimSiam or SimCLR, on all devices there are.
@@ -65,6 +65,7 @@ _SCALES: dict[str, dict[str, PretrainConfig]] = {
 _KNOWN, _QUERIES = 5_000, 2_000
 _MAPPED = 2_000
 _MEMORY = 2 * 10**9  # bytes of images that are kept in memory
+_FEW_EPOCHS = 10
 # Where an epoch has more steps, a few are timed first: they have to be compiled once more.
 _MANY_STEPS = 50
 _OWN = ("encoder.npz", "history.csv", "report.md", "curves.png", "features.png")
@@ -162,6 +163,35 @@ def main(args: argparse.Namespace) -> int:
     save_variables(args.out / "encoder.npz", found.variables, about)
     _report(args, images, config, encoder._replace(variables=found.variables), found.history, judge)
     return 0
+
+
+def pretrain_small(encoder: LoadedEncoder, images: Images, path: Path) -> dict[str, Any]:
+    """Pre-train a small encoder by SimSiam for a few epochs, or read what was written before.
+
+    Args:
+      encoder: with its first weights.
+      images: whose pool is trained on.
+      path: the file to keep the variables in.
+
+    Returns:
+      The encoder's variables.
+    """
+    if path.exists():
+        return load_variables(path)[0]
+    side = images.train.load(np.zeros(1, np.int64)).shape[1]
+    view, prepare = _make_view("simsiam", images.name, encoder.preprocessing, side)
+    batch_size = min(SIMSIAM_SMALL.train_batch_size, len(images.train))
+    found = pretrain(
+        jax.random.key(0),
+        encoder.module,
+        _load_small(images.train),
+        view=view,
+        prepare=prepare,
+        config=SIMSIAM_SMALL._replace(epochs=_FEW_EPOCHS, train_batch_size=batch_size),
+        mesh=find_mesh(),
+    )
+    save_variables(path, found.variables, encoder.about)
+    return found.variables
 
 
 def open_output(out: Path, own: tuple[str, ...], *, resume: bool, overwrite: bool) -> Path:

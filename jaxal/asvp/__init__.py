@@ -16,6 +16,7 @@ from jaxal.asvp.state import PipelineState, Training, refreshed_at, selection_se
 from jaxal.asvp.triggers import (
     Score,
     Trigger,
+    at_labels,
     enough_labels,
     every_round,
     falling,
@@ -35,6 +36,7 @@ __all__ = [
     "Score",
     "Training",
     "Trigger",
+    "at_labels",
     "enough_labels",
     "every_round",
     "falling",

@@ -19,6 +19,7 @@ from jaxal.transferability import feature_statistics, logme, ped_logme, standard
 __all__ = [
     "Score",
     "Trigger",
+    "at_labels",
     "enough_labels",
     "every_round",
     "falling",
@@ -95,6 +96,21 @@ def never(history: Sequence[Score]) -> bool:
 def every_round(history: Sequence[Score]) -> bool:
     """Refresh after every round, which costs what standard active learning does."""
     return True
+
+
+def at_labels(history: Sequence[Score], *, counts: int | Sequence[int] = ()) -> bool:
+    """Refresh at given numbers of labels, in the first round that has so many: for studies.
+
+    Args:
+      history: of the scores.
+      counts: labels at which to refresh, each once.
+
+    Raises:
+      ValueError: no scores, or counts that are none.
+    """
+    last = _last(history)
+    wanted = [check_positive(count, "counts") for count in np.atleast_1d(counts).tolist()]
+    return sum(count <= last.num_labeled for count in wanted) > last.version
 
 
 def enough_labels(

@@ -26,7 +26,7 @@ from jaxal.train.head import TrainedHead
 from jaxal.train.recipes import FT_SMALL, LPFT_SMALL, FinetuneConfig, LpftConfig
 from jaxal.train.supervised import Prepare
 
-__all__ = ["METHODS", "ImageNetwork", "Method", "Network", "head_of"]
+__all__ = ["METHODS", "ImageNetwork", "Method", "Network", "compiled_encoder", "head_of"]
 
 # A probe of the frozen encoder, fine-tuning of everything, and the two in turn.
 Method = Literal["lp", "ft", "lpft"]
@@ -172,7 +172,7 @@ class ImageNetwork:
             "variables": tree_digest(own),
             "prepare": describe(self.prepare, "prepare"),
         }
-        apply = functools.partial(_compiled_encode(self.encoder, self.prepare), own)
+        apply = functools.partial(compiled_encoder(self.encoder, self.prepare), own)
         return extract_features(
             apply,
             self.images,
@@ -218,8 +218,12 @@ def _encoder_part(variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled_encode(encoder: nn.Module, prepare: Prepare | None) -> Callable[..., jax.Array]:
-    """Compile ``(variables, uint8 [n, h, w, c]) -> features [n, d]`` once for all weights."""
+def compiled_encoder(encoder: nn.Module, prepare: Prepare | None) -> Callable[..., jax.Array]:
+    """Compile an encoder once for all weights.
+
+    Returns:
+      ``(variables, images uint8 [n, h, w, c]) -> features [n, d]``.
+    """
 
     @jax.jit
     def encode(variables: Any, images: jax.Array) -> jax.Array:

@@ -1,0 +1,420 @@
+"""Standard active learning, SVPp and ASVP beside one another: the command asvp."""
+
+import argparse
+import dataclasses
+import json
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.asvp_plan import describe_plan, project
+from benchmarks.asvp_report import report
+from benchmarks.asvp_runs import (
+    TRIGGERS,
+    Job,
+    Row,
+    Run,
+    count_passes,
+    list_runs,
+    read_pipeline,
+    rows_of,
+    run_one,
+    scores_of,
+)
+from benchmarks.finetune_runs import make_configs, prepare_images
+from benchmarks.image_encoders import (
+    LoadedEncoder,
+    add_encoder,
+    encoder_settings,
+    find_mesh,
+    load_encoder,
+)
+from benchmarks.images import Images, add_images, open_images
+from benchmarks.measuring import describe_device
+from benchmarks.outcomes import describe_time, require, stop
+from benchmarks.pretraining import pretrain_small
+from benchmarks.tables import write_csv
+from jaxal.asvp import PIPELINES, PipelineConfig, lpft_until_refreshed
+from jaxal.checks import check_batch_size, check_number, check_positive
+from jaxal.costs import DEFAULT_PRICES, Prices
+from jaxal.records import describe
+from jaxal.select import STRATEGIES
+from jaxal.train.network import METHODS, ImageNetwork
+
+__all__ = ["HELP", "add_arguments", "main"]
+
+HELP = """\
+Choose what to label and train on it in three ways: standard active learning, which fine-tunes the
+network every round; SVPp, which selects by a proxy on features computed once; ASVP, which computes
+them anew when they no longer serve. Reports accuracy by number of labels, labels saved against
+random selection, what each costs, and the history of the scores that ASVP decides by.
+
+--scale smoke: the digits, a small network pre-trained on the way, a minute or two.
+--scale cpu: Conv-4 at 32 pixels on CIFAR-10, 100 to 2,000 labels; --weights from pretrain.
+--scale paper: the ASVP paper's budgets and trainings, ResNet-50 at 224 pixels; --weights of a
+self-supervised one. Its rounds on CIFAR-100 and the Pets, which are not published, are ours.
+
+A pipeline is standard, svpp, asvp, or asvp:TRIGGER[,OPTION=VALUE...], such as asvp:falling or
+asvp:at_labels,counts=500. Random selection is run beside them. Before it starts, the command says
+how long it will take and what that costs; --plan ends there.
+
+Writes results.csv, scores.csv, table.md, curves.png, costs.png and scores.png to --out, and saves
+each run as it goes; --resume goes on."""
+
+_OWN = ("results.csv", "scores.csv", "table.md", "curves.png", "costs.png", "scores.png")
+_SETTINGS, _RUNS, _FEATURES = "settings.json", "runs", "features"
+_NAMES = {"confidence": "least-confidence"}
+
+
+class Scale(NamedTuple):
+    """What a scale stands for, where the command line says nothing else."""
+
+    dataset: str
+    encoder: str
+    size: int
+    recipe: str  # of `finetune_runs.SCALES`
+    strategies: tuple[str, ...]
+    seeds: int
+    width: int | None = None
+
+
+_PAPER = ("margin", "confidence", "badge", "activeft")
+_SCALES = {
+    "smoke": Scale("digits", "conv4", 16, "small", ("margin",), 1, width=32),
+    "cpu": Scale("cifar10", "conv4", 32, "small", ("margin", "badge"), 3),
+    "paper": Scale("cifar10", "resnet50", 224, "cifar10", _PAPER, 3),
+}
+_BUDGETS = {
+    "smoke": {"digits": (20, 20, 40, 80)},
+    "cpu": {
+        "digits": (20, 20, 20, 40, 40, 60, 100),
+        "cifar10": (100, 100, 200, 200, 400, 500, 500),
+    },
+    # Published for ImageNet and CIFAR-10; the others are ours.
+    "paper": {
+        "cifar10": (200,) * 10,
+        "cifar100": (1000,) * 10,
+        "oxford_iiit_pet": (37,) * 10,
+        "imagenet2012": (10_000,) * 10 + (50_000,) * 6,
+    },
+}
+# With so much to do that every epoch of a training is worth saving.
+_LONG = 300.0  # seconds of a training
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command-line options."""
+    add_images(parser)
+    add_encoder(parser)
+    parser.set_defaults(encoder=None)
+    parser.add_argument("--scale", choices=list(_SCALES), default="smoke", help="default smoke")
+    parser.add_argument(
+        "--pipelines", nargs="+", default=list(PIPELINES), metavar="P", help="default all three"
+    )
+    parser.add_argument(
+        "--strategies",
+        nargs="+",
+        metavar="S",
+        help=f"confidence, or of {', '.join(STRATEGIES)}; by default the scale's",
+    )
+    parser.add_argument(
+        "--trigger",
+        choices=list(TRIGGERS),
+        help="of asvp, where --pipelines names none; by default the library's",
+    )
+    parser.add_argument(
+        "--budgets", type=int, nargs="+", metavar="N", help="picks of each round, not the scale's"
+    )
+    parser.add_argument("--seeds", type=int, metavar="N", help="how many, from 0")
+    parser.add_argument(
+        "--final",
+        choices=("rule", *METHODS),
+        default="rule",
+        help="how networks are trained in the end; rule: lpft until features were refreshed, then "
+        "ft (default rule)",
+    )
+    parser.add_argument(
+        "--compare",
+        nargs="*",
+        choices=METHODS,
+        help="trained beside it at every number of labels (default: all in smoke, else none)",
+    )
+    parser.add_argument("--epochs", type=int, metavar="N", help="of each training, not the scale's")
+    parser.add_argument(
+        "--learning-rate", type=float, metavar="RATE", help="of the encoder, not the scale's"
+    )
+    parser.add_argument("--head-learning-rate", type=float, metavar="RATE", help="likewise")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="to train in")
+    parser.add_argument(
+        "--label-price", type=float, default=DEFAULT_PRICES.label, metavar="$", help="of one label"
+    )
+    parser.add_argument(
+        "--device-price",
+        type=float,
+        default=DEFAULT_PRICES.device_hour,
+        metavar="$",
+        help="of a device for an hour",
+    )
+    parser.add_argument(
+        "--target",
+        type=float,
+        metavar="PERCENT",
+        help="accuracy whose cost is compared; by default the highest that all pipelines reach",
+    )
+    parser.add_argument(
+        "--plan", action="store_true", help="say how long it will take, and do nothing"
+    )
+    parser.add_argument(
+        "--device-rate",
+        type=float,
+        metavar="FLOPS",
+        help="with --plan: for a device of so many operations a second, not this one",
+    )
+    parser.add_argument("--out", type=Path, default=Path("results/asvp"), metavar="DIR")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on with what --out holds")
+    again.add_argument("--overwrite", action="store_true", help="remove earlier results in --out")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run all pipelines, report; return the exit status."""
+    require("matplotlib")
+    args = _filled(args)
+    prices = _check(args)
+    images = open_images(args)
+    budgets, runs = _plan_runs(args, images)
+    encoder = load_encoder(args)
+    side = images.train.load(np.zeros(1, np.int64)).shape[1]
+    _check_weights(args, encoder)
+    if not args.plan:
+        _open(args, images, encoder)
+        if encoder.about["weights"] is None:
+            encoder = _pretrained(args, encoder, images)
+    job = _make_job(args, images, encoder, budgets, side)
+    projected = project(job, runs, args.device_rate)
+    print(describe_plan(projected, prices, args.device_rate), flush=True)
+    if args.plan:
+        return 0
+    long = projected.longest_training > _LONG
+    job = job._replace(network=dataclasses.replace(job.network, checkpoints=long))
+    try:
+        job = _with_features(args, job)
+        rows, scores = _run_all(args.out, job, runs)
+    except KeyboardInterrupt:
+        return stop(args.out)
+    report(args.out, rows, scores, job, prices, target=args.target, title=_title(args, encoder))
+    return 0
+
+
+def _filled(args: argparse.Namespace) -> argparse.Namespace:
+    """Fill in what the scale says."""
+    scale = _SCALES[args.scale]
+    given = dict(vars(args))
+    if not (args.dataset or args.folder or args.images):
+        given["dataset"] = scale.dataset
+    if args.encoder is None:
+        given["encoder"] = scale.encoder
+        for name in ("size", "width"):
+            if given[name] is None:
+                given[name] = getattr(scale, name)
+    if args.seeds is None:
+        given["seeds"] = scale.seeds
+    names = [_NAMES.get(name, name) for name in args.strategies or scale.strategies]
+    given["strategies"] = list(dict.fromkeys([*names, "random"]))
+    if args.compare is None:
+        given["compare"] = list(METHODS) if args.scale == "smoke" else []
+    return argparse.Namespace(**given)
+
+
+def _check(args: argparse.Namespace) -> Prices:
+    """Check options before anything is opened."""
+    check_positive(args.seeds, "--seeds")
+    for name in args.strategies:
+        if name not in STRATEGIES:
+            raise ValueError(
+                f"--strategies: expected confidence, or of {', '.join(STRATEGIES)}, found {name!r}"
+            )
+    if args.epochs is not None:
+        check_positive(args.epochs, "--epochs")
+    if args.target is not None and not 0 < args.target <= 100:
+        raise ValueError(f"--target: expected a percentage above 0, found {args.target}")
+    if args.device_rate is not None:
+        check_number(args.device_rate, "--device-rate", least=0, above=True)
+        if not args.plan:
+            raise ValueError("--device-rate: expected --plan beside it, found none")
+    prices = Prices(args.label_price, args.device_price)
+    for name, value in prices._asdict().items():
+        check_number(value, f"--{name.split('_')[0]}-price", least=0)
+    return prices
+
+
+def _plan_runs(args: argparse.Namespace, images: Images) -> tuple[tuple[int, ...], list[Run]]:
+    if images.train.labels is None or images.num_classes is None:
+        raise ValueError("images: expected labels of the pool, which stand for those one pays for")
+    if images.test is None or images.test.labels is None:
+        raise ValueError("images: expected a test set with labels")
+    budgets = args.budgets or _BUDGETS[args.scale].get(args.dataset or "")
+    if not budgets:
+        raise ValueError(f"--budgets: expected some for {images.name} at --scale {args.scale}")
+    for size in budgets:
+        check_positive(size, "--budgets")
+    check_batch_size(sum(budgets), len(images.train), "--budgets")
+    if args.trigger is not None and any(text.startswith("asvp:") for text in args.pipelines):
+        raise ValueError("--trigger: expected none beside a pipeline that names its own")
+    found = [read_pipeline(text) for text in dict.fromkeys(args.pipelines)]
+    return tuple(budgets), list_runs(found, args.strategies, args.seeds)
+
+
+def _check_weights(args: argparse.Namespace, encoder: LoadedEncoder) -> None:
+    if encoder.about["weights"] is None and args.scale != "smoke":
+        raise ValueError(
+            f"--weights: expected those of {encoder.name}, such as the command pretrain writes, "
+            "whose random ones tell nothing"
+        )
+
+
+def _make_job(
+    args: argparse.Namespace,
+    images: Images,
+    encoder: LoadedEncoder,
+    budgets: tuple[int, ...],
+    side: int,
+) -> Job:
+    scale = _SCALES[args.scale]
+    recipe = "imagenet" if args.scale == "paper" and images.name == "imagenet2012" else scale.recipe
+    given = argparse.Namespace(**{**vars(args), "scale": recipe, "statistics": None})
+    single, both = make_configs(given, images.name, side)
+    assert images.num_classes is not None and images.test is not None
+    network = ImageNetwork(
+        encoder.module,
+        encoder.variables,
+        images.train,
+        images.num_classes,
+        prepare_images(encoder.preprocessing),
+        ft=single,
+        lpft=both,
+        mesh=find_mesh(),
+    )
+    config = PipelineConfig(
+        final=lpft_until_refreshed if args.final == "rule" else args.final,
+        compare=tuple(args.compare),
+        save_final=False,
+    )
+    if args.trigger is not None:
+        config = config._replace(trigger=TRIGGERS[args.trigger])
+    none = np.zeros((0, 0), np.float32)
+    return Job(network, images.test, none, 0.0, budgets, config)
+
+
+def _open(args: argparse.Namespace, images: Images, encoder: LoadedEncoder) -> None:
+    """Make the folder ready, or refuse it; what runs depend on each of them checks by itself."""
+    out = args.out
+    settings = describe(
+        {
+            "encoder": encoder_settings(encoder),
+            "images": images.train.describe(),
+            "test": None if images.test is None else images.test.describe(),
+        }
+    )
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out: expected a folder, found the file {out}")
+    if args.overwrite:
+        for name in (*_OWN, _SETTINGS, "encoder.npz", *_feature_files()):
+            (out / name).unlink(missing_ok=True)
+        shutil.rmtree(out / _RUNS, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / _SETTINGS
+    if not path.exists():
+        if any(not x.name.startswith(".") for x in out.iterdir()):
+            raise ValueError(f"{out}: holds other files; choose another --out, or --overwrite")
+        path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    differing = [
+        name for name in settings if found.get(name) != json.loads(json.dumps(settings))[name]
+    ]
+    if differing:
+        raise ValueError(
+            f"{out}: holds results of other {' and '.join(differing)}; choose another --out, or "
+            "pass --overwrite"
+        )
+    if (out / _RUNS).exists() and not args.resume:
+        raise ValueError(f"{out}: holds results; pass --resume to add to them, or --overwrite")
+
+
+def _feature_files() -> list[str]:
+    return [
+        f"{_FEATURES}{end}" for end in (".npy", ".npy.json", ".json", ".partial.npy", "-seconds")
+    ]
+
+
+def _pretrained(args: argparse.Namespace, encoder: LoadedEncoder, images: Images) -> LoadedEncoder:
+    """Pre-train the small network of the smoke scale on the pool, without labels."""
+    print(f"pre-training {encoder.name} on {images.name} without labels", flush=True)
+    variables = pretrain_small(encoder, images, args.out / "encoder.npz")
+    about = {**encoder.about, "weights": "pre-trained on the way"}
+    return encoder._replace(variables=variables, about=about)
+
+
+def _with_features(args: argparse.Namespace, job: Job) -> Job:
+    """Compute the pool's features once for all runs, and remember how long it took."""
+    began = time.perf_counter()
+    clock = args.out / f"{_FEATURES}-seconds"
+    known = float(clock.read_text()) if clock.exists() else None
+    features = job.network.embed(None, args.out / f"{_FEATURES}.npy")
+    seconds = time.perf_counter() - began if known is None else known
+    clock.write_text(f"{seconds}\n")
+    return job._replace(features=features, embed_seconds=seconds)
+
+
+def _run_all(out: Path, job: Job, runs: Sequence[Run]) -> tuple[list[Row], list[dict[str, Any]]]:
+    """Run all that is left, saving the results after each run."""
+    rows: list[Row] = []
+    scores: list[dict[str, Any]] = []
+    work = [sum(count_passes(job, run).values()) for run in runs]
+    began, ran = time.perf_counter(), 0.0
+    for i, run in enumerate(runs):
+        fresh = not (out / _RUNS / run.folder / "state.json").exists()
+        state = run_one(job, run, out / _RUNS, _reporter(run))
+        rows += rows_of(run, state, job)
+        scores += scores_of(run, state)
+        write_csv([row._asdict() for row in rows], out / "results.csv")
+        if scores:
+            write_csv(scores, out / "scores.csv")
+        ran += work[i] if fresh else 0.0
+        left = (time.perf_counter() - began) * sum(work[i + 1 :]) / ran if ran else 0.0
+        last = next(row for row in reversed(rows) if row.chosen)
+        print(
+            f"[{i + 1}/{len(runs)}, {describe_time(left)} left] {run.shown}, {run.strategy}, seed "
+            f"{run.seed}: {100 * last.accuracy:.1f} % at {last.num_labeled} labels",
+            flush=True,
+        )
+    return rows, scores
+
+
+def _reporter(run: Run) -> Any:
+    """Show what a run is doing, on one line of a terminal."""
+    if not sys.stderr.isatty():
+        return None
+
+    def tell(text: str) -> None:
+        print(
+            f"\r\x1b[K{run.shown}, {run.strategy}, seed {run.seed}: {text}",
+            end="\r",
+            file=sys.stderr,
+        )
+
+    return tell
+
+
+def _title(args: argparse.Namespace, encoder: LoadedEncoder) -> Mapping[str, str]:
+    return {
+        "title": f"{args.dataset or args.folder or args.images}, {encoder.name}",
+        "encoder": str(encoder_settings(encoder)),
+        "device": describe_device(),
+    }

@@ -1,0 +1,234 @@
+"""Tables of the command asvp: accuracy, labels saved, costs, and final trainings compared."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.asvp_figures import draw_costs, draw_curves, draw_scores
+from benchmarks.asvp_runs import Job, Row
+from benchmarks.report import cell, spread
+from benchmarks.tables import markdown
+from jaxal.costs import Cost, Prices, cost_of, labels_to_reach, sample_saving_ratio
+from jaxal.train.network import METHODS
+
+__all__ = ["Curve", "find_costs", "find_curves", "report"]
+
+
+class Curve(NamedTuple):
+    """A pipeline with a strategy, over all seeds."""
+
+    num_labeled: np.ndarray  # [r] int
+    accuracies: np.ndarray  # [s, r], shares, trained as the rule says
+    selection_seconds: np.ndarray  # [s, r]
+    training_seconds: np.ndarray  # [s, r] of the final training
+    refreshes: np.ndarray  # [s, r] of the features before
+
+
+def report(
+    out: Path,
+    rows: Sequence[Row],
+    scores: Sequence[Mapping[str, Any]],
+    job: Job,
+    prices: Prices,
+    *,
+    target: float | None,
+    title: Mapping[str, str],
+) -> None:
+    """Write table.md and the figures, and print the tables.
+
+    Args:
+      out: the folder.
+      rows: results of all runs.
+      scores: of all runs of asvp.
+      job: what was run.
+      prices: of labels and devices.
+      target: accuracy in percent whose cost is compared; None for the highest that all reach.
+      title: the "title", the "encoder" and the "device".
+    """
+    curves = find_curves(rows)
+    seeds = len({row.seed for row in rows})
+    strategies = [s for s in dict.fromkeys(row.strategy for row in rows) if s != "random"]
+    paragraphs = [f"# Standard active learning, SVPp and ASVP on {title['title']}"]
+    paragraphs += [
+        f"Accuracy in percent on {len(job.test):,} test images by number of labels, mean ± sample "
+        f"standard deviation over {seeds} seeds; largest mean of a strategy bold. Networks are "
+        f"trained in the end by {_name_final(job)}.",
+        markdown(_accuracy_lines(curves, strategies)),
+    ]
+    costs: dict[str, dict[str, Cost]] = {}
+    for strategy in strategies:
+        wanted = _find_target(curves, strategy) if target is None else target / 100
+        costs[strategy] = find_costs(curves, strategy, wanted, prices)
+        paragraphs += [
+            f"## What {100 * wanted:.1f} % costs: {strategy}",
+            markdown(_cost_lines(curves, strategy, costs[strategy], wanted)),
+        ]
+    paragraphs.append(
+        f"A label costs ${prices.label:g}, an hour of the device ${prices.device_hour:g}. "
+        "Selection is all that chooses: the pool's features, proxies, strategies, scores, and trainings that "
+        "serve selection; the final training comes once. Labels and hours are interpolated on the "
+        "mean curves. Labels saved: the mean of 1 - labels / random's at equal accuracy."
+    )
+    if job.config.compare:
+        paragraphs += [
+            "## Final trainings",
+            "Accuracy over all strategies and seeds, by how the network is trained in the end.",
+            markdown(_method_lines(rows)),
+        ]
+    if scores:
+        paragraphs += ["## Refreshes", _tell_refreshes(rows, seeds)]
+    paragraphs.append(f"Encoder {title['encoder']}; device {title['device']}.")
+    paragraphs.append(f"Fine-tuning {job.network.ft}; probe and fine-tuning {job.network.lpft}.")
+    text = "\n\n".join(paragraphs)
+    (out / "table.md").write_text(text + "\n", encoding="utf-8")
+    draw_curves(curves, strategies, out / "curves.png", title["title"])
+    draw_costs(costs, out / "costs.png", title["title"])
+    if scores:
+        draw_scores(scores, out / "scores.png", title["title"])
+    print(f"\n{text}\n\nresults in {out}")
+
+
+def find_curves(rows: Sequence[Row]) -> dict[tuple[str, str], Curve]:
+    """Gather the networks trained as the rule says, by pipeline and strategy."""
+    found: dict[tuple[str, str], Curve] = {}
+    chosen = [row for row in rows if row.chosen]
+    for name in dict.fromkeys((row.pipeline, row.strategy) for row in chosen):
+        own = [row for row in chosen if (row.pipeline, row.strategy) == name]
+        seeds = sorted({row.seed for row in own})
+        counts = sorted({row.num_labeled for row in own})
+        at = {(row.seed, row.num_labeled): row for row in own}
+
+        def values(
+            field: str, at: Any = at, seeds: Any = seeds, counts: Any = counts
+        ) -> np.ndarray:
+            return np.array([[getattr(at[s, n], field) for n in counts] for s in seeds], float)
+
+        found[name] = Curve(
+            np.array(counts),
+            values("accuracy"),
+            values("selection_seconds"),
+            values("training_seconds"),
+            values("refreshes"),
+        )
+    return found
+
+
+def find_costs(
+    curves: Mapping[tuple[str, str], Curve], strategy: str, target: float, prices: Prices
+) -> dict[str, Cost]:
+    """Find what each pipeline costs at an accuracy, and random selection beside them.
+
+    Returns:
+      By pipeline, those that reach it.
+    """
+    found = {}
+    for (pipeline, name), curve in curves.items():
+        if name not in (strategy, "random"):
+            continue
+        labels = float(labels_to_reach(curve.num_labeled, curve.accuracies.mean(0), target))
+        if np.isnan(labels):
+            continue
+        seconds = [
+            float(np.interp(labels, curve.num_labeled, values.mean(0)))
+            for values in (curve.selection_seconds, curve.training_seconds)
+        ]
+        found[pipeline] = cost_of(round(labels), *seconds, prices=prices)
+    return found
+
+
+def _find_target(curves: Mapping[tuple[str, str], Curve], strategy: str) -> float:
+    """Take the highest accuracy that all pipelines reach with a strategy."""
+    own = [curve for (_, name), curve in curves.items() if name == strategy]
+    return min(float(curve.accuracies.mean(0).max()) for curve in own)
+
+
+def _accuracy_lines(
+    curves: Mapping[tuple[str, str], Curve], strategies: Sequence[str]
+) -> list[list[str]]:
+    counts = next(iter(curves.values())).num_labeled
+    random = curves["random", "random"]
+    lines = [["strategy", "pipeline", *(f"{n:,}" for n in counts), "labels saved"]]
+    for strategy in (*strategies, "random"):
+        own = {p: curve for (p, name), curve in curves.items() if name == strategy}
+        best = np.max([curve.accuracies.mean(0) for curve in own.values()], axis=0)
+        for pipeline, curve in own.items():
+            means = curve.accuracies.mean(0)
+            cells = [
+                cell(
+                    *spread(100 * curve.accuracies[:, i]), bold=len(own) > 1 and means[i] == best[i]
+                )
+                for i in range(len(counts))
+            ]
+            saved = sample_saving_ratio(counts, means, counts, random.accuracies.mean(0))
+            lines.append([strategy, pipeline, *cells, f"{100 * saved:.1f} %"])
+    return lines
+
+
+def _cost_lines(
+    curves: Mapping[tuple[str, str], Curve],
+    strategy: str,
+    costs: Mapping[str, Cost],
+    target: float,
+) -> list[list[str]]:
+    head = ["labels", "against standard", "labels $", "training $", "total $", "selection hours"]
+    lines = [["way", *head]]
+    cheapest = min(costs, key=lambda name: costs[name].total)
+    counts = {}
+    for name in costs:
+        curve = curves[name, "random" if name == "random" else strategy]
+        counts[name] = float(labels_to_reach(curve.num_labeled, curve.accuracies.mean(0), target))
+    for name, cost in costs.items():
+        more = counts[name] / counts["standard"] - 1 if "standard" in counts else float("nan")
+        total = f"{cost.total:.2f}"
+        lines.append(
+            [
+                name,
+                f"{counts[name]:.0f}",
+                "" if np.isnan(more) else f"{100 * more:+.1f} %",
+                f"{cost.labels:.2f}",
+                f"{cost.training:.3f}",
+                f"**{total}**" if name == cheapest else total,
+                f"{cost.selection_hours:.4f}",
+            ]
+        )
+    return lines
+
+
+def _method_lines(rows: Sequence[Row]) -> list[list[str]]:
+    counts = sorted({row.num_labeled for row in rows})
+    lines = [["pipeline", "method", *(f"{n:,}" for n in counts)]]
+    for pipeline in dict.fromkeys(row.pipeline for row in rows):
+        for method in METHODS:
+            values = [
+                [100 * r.accuracy for r in rows if (r.pipeline, r.method, r.num_labeled) == key]
+                for key in ((pipeline, method, n) for n in counts)
+            ]
+            if all(values):
+                lines.append([pipeline, method, *(cell(*spread(np.array(v))) for v in values)])
+    return lines
+
+
+def _tell_refreshes(rows: Sequence[Row], seeds: int) -> str:
+    sentences = []
+    for name in dict.fromkeys((r.pipeline, r.strategy) for r in rows):
+        if not name[0].startswith("asvp"):
+            continue
+        own = [r for r in rows if (r.pipeline, r.strategy) == name]
+        per_seed = []
+        for seed in sorted({r.seed for r in own}):
+            steps = sorted({(r.num_labeled, r.refreshes) for r in own if r.seed == seed})
+            at = [
+                str(n)
+                for (n, k), (_, before) in zip(steps, [(0, 0), *steps], strict=False)
+                if k > before
+            ]
+            per_seed.append("at " + ", ".join(at) + " labels" if at else "never")
+        sentences.append(f"{name[0]}, {name[1]}: {'; '.join(per_seed)} (seeds 0 to {seeds - 1}).")
+    return "Features were refreshed: " + " ".join(sentences)
+
+
+def _name_final(job: Job) -> str:
+    final = job.config.final
+    return "LP-FT until features were refreshed, FT from then on" if callable(final) else final

@@ -1,0 +1,246 @@
+"""The runs of the command asvp: which there are, what they have to do, and what comes of them."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.options import read_options
+from jaxal.asvp import (
+    PIPELINES,
+    Pipeline,
+    PipelineConfig,
+    PipelineState,
+    Trigger,
+    at_labels,
+    enough_labels,
+    every_round,
+    falling,
+    narrowing,
+    never,
+    refreshed_at,
+    run_pipeline,
+    selection_seconds,
+    slowing,
+)
+from jaxal.data import ImageSource
+from jaxal.select import get_strategy
+from jaxal.train.network import ImageNetwork, Method
+from jaxal.train.recipes import FinetuneConfig
+
+__all__ = [
+    "TRIGGERS",
+    "Job",
+    "Row",
+    "Run",
+    "count_passes",
+    "list_runs",
+    "read_pipeline",
+    "rows_of",
+    "run_one",
+    "scores_of",
+]
+
+TRIGGERS: dict[str, Trigger] = {
+    rule.__name__: rule
+    for rule in (slowing, narrowing, falling, enough_labels, at_labels, every_round, never)
+}
+
+
+class Run(NamedTuple):
+    """One pipeline with one strategy and one seed."""
+
+    shown: str  # the pipeline as it is called in reports, such as "asvp:falling"
+    pipeline: Pipeline
+    trigger: Trigger | None  # of asvp, other than the default
+    strategy: str
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """Name the folder that it is saved in."""
+        return f"{self.shown.replace(':', '_').replace('=', '')}-{self.strategy}-{self.seed}"
+
+
+class Job(NamedTuple):
+    """What all runs share."""
+
+    network: ImageNetwork
+    test: ImageSource
+    features: np.ndarray  # [n, d] of the pre-trained network
+    embed_seconds: float  # what they took
+    budgets: tuple[int, ...]  # picks a round
+    config: PipelineConfig
+
+    @property
+    def ends(self) -> list[int]:
+        """Give the numbers of labels at the ends of rounds."""
+        ends: list[int] = np.cumsum(self.budgets).tolist()
+        return ends
+
+
+class Row(NamedTuple):
+    """One line of the results: a network trained in the end on the first picks of a run."""
+
+    pipeline: str
+    strategy: str
+    seed: int
+    num_labeled: int
+    method: Method
+    chosen: bool  # by the rule; others stand beside it for comparison
+    accuracy: float
+    calibration_error: float
+    training_seconds: float  # of this network
+    selection_seconds: float  # of choosing all that it was trained on, the pool's features too
+    refreshes: int  # of the features before these picks
+
+
+def read_pipeline(text: str) -> tuple[str, Pipeline, Trigger | None]:
+    """Read ``PIPELINE``, or ``asvp:TRIGGER`` with ``,KEY=VALUE`` behind for its options.
+
+    Raises:
+      ValueError: another pipeline, trigger or option.
+    """
+    name, _, rest = text.partition(":")
+    if name not in PIPELINES:
+        raise ValueError(f"--pipelines: expected some of {', '.join(PIPELINES)}, found {text!r}")
+    if not rest:
+        return text, name, None
+    trigger, *pairs = rest.split(",")
+    if name != "asvp" or trigger not in TRIGGERS:
+        raise ValueError(f"--pipelines: expected asvp:{'|'.join(TRIGGERS)}, found {text!r}")
+    options = read_options(pairs, "--pipelines")
+    known = list(inspect.signature(TRIGGERS[trigger]).parameters)[1:]
+    for option in options:
+        if option not in known:
+            expected = ", ".join(known) or "no options"
+            raise ValueError(f"--pipelines: {trigger}: expected {expected}, found {option!r}")
+    rule = functools.partial(TRIGGERS[trigger], **options) if options else TRIGGERS[trigger]
+    return text, name, rule
+
+
+def list_runs(
+    pipelines: Sequence[tuple[str, Pipeline, Trigger | None]],
+    strategies: Sequence[str],
+    seeds: int,
+) -> list[Run]:
+    """List all runs; random selection, which no pipeline changes, has one a seed."""
+    runs = []
+    for seed in range(seeds):
+        for strategy in strategies:
+            if strategy == "random":
+                runs.append(Run("random", "svpp", None, strategy, seed))
+                continue
+            runs += [Run(*pipeline, strategy, seed) for pipeline in pipelines]
+    return runs
+
+
+def count_passes(job: Job, run: Run) -> dict[str, float]:
+    """Estimate what a run has to do, in images through the encoder; a step back counts two.
+
+    For ``asvp`` one refresh at half of the labels is assumed, of which nothing is known before.
+
+    Returns:
+      Those of "selection" and of "final" trainings, the test set included.
+    """
+    ends, pool = job.ends, len(job.network.images)
+    tuning = functools.partial(_training_passes, job.network, job.config.tuning)
+    selection = 0.0
+    if run.strategy != "random":
+        if run.pipeline == "standard":
+            selection = sum(tuning(end) + pool for end in ends[:-1])
+        elif run.pipeline == "asvp":
+            selection = tuning(ends[-1] // 2) + pool
+    methods = {"lpft", *job.config.compare}
+    if run.pipeline == "standard":
+        methods -= {job.config.tuning}
+    final = sum(
+        _training_passes(job.network, m, end) + len(job.test) for m in methods for end in ends
+    )
+    return {"selection": selection, "final": final}
+
+
+def run_one(
+    job: Job, run: Run, folder: Path, on_event: Callable[[str], None] | None = None
+) -> PipelineState:
+    """Run a pipeline, or what is left of it, to its end."""
+    labels = job.network.images.labels
+    assert labels is not None
+    config = job.config
+    if run.trigger is not None:
+        config = config._replace(trigger=run.trigger)
+    strategy = get_strategy(run.strategy)
+    state = run_pipeline(
+        run.pipeline,
+        strategy,
+        job.network,
+        functools.partial(np.take, labels),
+        job.budgets,
+        pool_size=len(job.network.images),
+        seed=run.seed,
+        folder=folder / run.folder,
+        features=job.features,
+        evaluate=functools.partial(_evaluate, job.network, job.test),
+        config=config,
+        final_at=job.ends,
+        options={"true_labels": labels} if strategy.oracle else None,
+        on_event=on_event,
+    )
+    embed = job.embed_seconds if run.strategy != "random" else 0.0
+    return state._replace(embed_seconds=embed)
+
+
+def rows_of(run: Run, state: PipelineState, job: Job) -> list[Row]:
+    """Give the results of a run."""
+    refreshed = refreshed_at(state)
+    rows = []
+    for training in state.trainings:
+        count = training.num_labeled
+        if training.purpose != "final" or count not in job.ends:
+            continue
+        refreshes = sum(at <= count for at in refreshed)
+        final = job.config.final
+        chosen = final(count, refreshes > 0) if callable(final) else final
+        rows.append(
+            Row(
+                run.shown,
+                run.strategy,
+                run.seed,
+                count,
+                training.method,
+                training.method == chosen,
+                training.metrics["accuracy"],
+                training.metrics["calibration_error"],
+                training.seconds,
+                0.0 if run.strategy == "random" else selection_seconds(state, count),
+                refreshes,
+            )
+        )
+    return rows
+
+
+def scores_of(run: Run, state: PipelineState) -> list[dict[str, Any]]:
+    """Give the scores of a run, one a round from the second and one a refresh."""
+    named = {"pipeline": run.shown, "strategy": run.strategy, "seed": run.seed}
+    return [{**named, **score._asdict()} for score in state.scores]
+
+
+def _evaluate(
+    network: ImageNetwork, test: ImageSource, variables: Mapping[str, Any]
+) -> dict[str, float]:
+    assert test.labels is not None
+    found = network.evaluate(variables, test, test.labels)
+    return {"accuracy": found.accuracy, "calibration_error": found.calibration_error}
+
+
+def _training_passes(network: ImageNetwork, method: Method, count: int) -> float:
+    """Count images through the encoder in a training; one that learns goes back as well."""
+    stages: dict[str, tuple[FinetuneConfig, ...]] = {
+        "lp": (network.lpft.probe,),
+        "ft": (network.ft,),
+        "lpft": tuple(network.lpft),
+    }
+    return sum(count * c.epochs * (1 if c.encoder is None else 3) for c in stages[method])
