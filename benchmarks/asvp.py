@@ -89,7 +89,7 @@ _SCALES = {
     "cpu": Scale("cifar10", "conv4", 32, "small", ("margin", "badge"), 3),
     "paper": Scale("cifar10", "resnet50", 224, "cifar10", _PAPER, 3),
 }
-_BUDGETS = {
+_BUDGETS: dict[str, dict[str, tuple[int, ...]]] = {
     "smoke": {"digits": (20, 20, 40, 80)},
     "cpu": {
         "digits": (20, 20, 20, 40, 40, 60, 100),

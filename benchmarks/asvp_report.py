@@ -67,9 +67,10 @@ def report(
         ]
     paragraphs.append(
         f"A label costs ${prices.label:g}, an hour of the device ${prices.device_hour:g}. "
-        "Selection is all that chooses: the pool's features, proxies, strategies, scores, and trainings that "
-        "serve selection; the final training comes once. Labels and hours are interpolated on the "
-        "mean curves. Labels saved: the mean of 1 - labels / random's at equal accuracy."
+        "Selection is all that chooses: the pool's features, proxies, strategies, scores, and "
+        "trainings that serve selection; the final training comes once. Labels and hours are "
+        "interpolated on the mean curves. Labels saved: the mean of 1 - labels / random's at equal "
+        "accuracy."
     )
     if job.config.compare:
         paragraphs += [
