@@ -1,0 +1,303 @@
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from jaxal.asvp import (
+    PIPELINES,
+    PipelineConfig,
+    at_labels,
+    every_round,
+    never,
+    refreshed_at,
+    run_pipeline,
+    selection_seconds,
+)
+from jaxal.models.saved import load_variables
+from jaxal.select import STRATEGIES
+from jaxal.train.head import LINEAR
+
+N, DIM, CLASSES = 60, 5, 3
+SIZES = [6, 6, 8]
+rng = np.random.default_rng(0)
+LABELS = np.arange(N) % CLASSES
+FEATURES = (np.eye(DIM)[LABELS] * 3 + rng.normal(size=(N, DIM))).astype(np.float32)
+# A head of few epochs: what it learns is not what is tested.
+FAST = PipelineConfig(head=LINEAR._replace(epochs=5), trigger=at_labels, final="lpft")
+
+
+class Stopped(Exception):
+    pass
+
+
+@dataclasses.dataclass
+class Network:
+    """Class means as a linear head; each training also turns the features around."""
+
+    calls: list = dataclasses.field(default_factory=list)
+    stop_at: int | None = None  # call before which it is killed
+    num_classes: int = CLASSES
+
+    def describe(self):
+        return {"of": "tests"}
+
+    def train(self, key, rows, labels, method, *, folder=None):
+        self._called(("train", method, len(rows)))
+        shift = jax.random.normal(key, (DIM,))
+        means = [FEATURES[rows[labels == c]].mean(0) for c in range(CLASSES) if c in labels]
+        kernel = np.zeros((DIM, CLASSES), np.float32)
+        kernel[:, : len(means)] = np.transpose(means)
+        head = {"output": {"kernel": kernel, "bias": np.zeros(CLASSES, np.float32)}}
+        return {"params": {"encoder": {"shift": np.asarray(shift)}, "head": head}}
+
+    def embed(self, variables, path):
+        self._called(("embed", variables is not None))
+        return FEATURES if variables is None else FEATURES + variables["params"]["encoder"]["shift"]
+
+    def _called(self, what):
+        if len(self.calls) == self.stop_at:
+            raise Stopped
+        self.calls.append(what)
+
+
+def run(pipeline, folder, network=None, **changes):
+    given = {"batch_sizes": SIZES, "pool_size": N, "seed": 3, "config": FAST, "strategy": "margin"}
+    given |= {"oracle": LABELS.take, "network": Network() if network is None else network}
+    given |= {"evaluate": lambda variables: {"norm": _norm(variables)}}
+    return run_pipeline(pipeline, folder=folder, **(given | changes))
+
+
+def _norm(variables):
+    return float(np.abs(variables["params"]["encoder"]["shift"]).sum())
+
+
+def told(state):
+    """All of a state that does not depend on the clock."""
+    history = [(r["round"], r["picks"], r["num_labeled"]) for r in state.active.history]
+    trainings = [t._replace(seconds=0.0) for t in state.trainings]
+    return history, state.active.labels.tolist(), trainings, str(state.scores)
+
+
+def test_standard_trains_before_every_choice_but_the_first(tmp_path):
+    network = Network()
+    state = run("standard", tmp_path, network)
+    assert [c for c in network.calls if c[0] == "train"] == [
+        ("train", "ft", 6),
+        ("train", "ft", 12),
+        ("train", "lpft", 20),
+    ]
+    assert [(t.purpose, t.num_labeled, t.method) for t in state.trainings] == [
+        ("selection", 6, "ft"),
+        ("selection", 12, "ft"),
+        ("final", 20, "lpft"),
+    ]
+    assert state.scores == () and len(set(state.active.labeled.tolist())) == 20
+    np.testing.assert_array_equal(state.active.labels, LABELS[state.active.labeled])
+
+
+def test_svpp_reads_features_once(tmp_path):
+    network = Network()
+    state = run("svpp", tmp_path, network)
+    assert network.calls == [("embed", False), ("train", "lpft", 20)]
+    assert len(state.seconds) == 3 and state.embed_seconds > 0
+
+
+def test_asvp_refreshes_when_told(tmp_path):
+    network = Network()
+    config = FAST._replace(trigger=functools.partial(at_labels, counts=12))
+    state = run("asvp", tmp_path, network, config=config)
+    assert network.calls == [
+        ("embed", False),
+        ("train", "ft", 12),
+        ("embed", True),
+        ("train", "lpft", 20),
+    ]
+    assert refreshed_at(state) == [12]
+    assert [(s.num_labeled, s.version) for s in state.scores] == [(6, 0), (12, 0), (12, 1)]
+
+
+def test_asvp_without_refreshes_chooses_as_svpp(tmp_path):
+    asvp = run("asvp", tmp_path / "a", config=FAST._replace(trigger=never))
+    svpp = run("svpp", tmp_path / "b")
+    np.testing.assert_array_equal(asvp.active.labeled, svpp.active.labeled)
+    assert asvp.trainings[-1].metrics == svpp.trainings[-1].metrics
+
+
+def test_refreshed_features_are_what_is_chosen_by(tmp_path):
+    always = run("asvp", tmp_path / "a", config=FAST._replace(trigger=every_round))
+    assert refreshed_at(always) == [6, 12]
+    svpp = run("svpp", tmp_path / "b")
+    first, later = always.active.labeled, svpp.active.labeled
+    np.testing.assert_array_equal(first[:6], later[:6])
+    assert set(first.tolist()) != set(later.tolist())
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_a_run_killed_anywhere_ends_the_same(pipeline, tmp_path):
+    config = FAST._replace(trigger=functools.partial(at_labels, counts=(6, 12)), compare=("lp",))
+    options = {"config": config, "final_at": [12, 20]}
+    whole = run(pipeline, tmp_path / "whole", **options)
+    stops = 0
+    for at in range(12):
+        folder = tmp_path / str(at)
+        try:
+            run(pipeline, folder, Network(stop_at=at), **options)
+        except Stopped:
+            stops += 1
+        assert told(run(pipeline, folder, **options)) == told(whole)
+    assert stops >= 5
+    # Killed between a question and its answer.
+    def unreachable(rows):
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        run(pipeline, tmp_path / "asked", oracle=unreachable, **options)
+    assert told(run(pipeline, tmp_path / "asked", **options)) == told(whole)
+
+
+def test_each_label_is_asked_for_once(tmp_path):
+    asked = []
+
+    def oracle(rows):
+        asked.extend(rows.tolist())
+        return LABELS[rows]
+
+    for _ in range(2):
+        state = run("asvp", tmp_path, oracle=oracle)
+    assert asked == state.active.labeled.tolist()
+
+
+def test_a_run_can_be_lengthened_and_its_ends_added(tmp_path):
+    short = run("svpp", tmp_path, batch_sizes=SIZES[:2])
+    longer = run("svpp", tmp_path, final_at=[6, 20])
+    np.testing.assert_array_equal(longer.active.labeled[:12], short.active.labeled)
+    assert [t.num_labeled for t in longer.trainings] == [12, 6, 20]
+
+
+def test_what_standard_trained_is_not_trained_again(tmp_path):
+    network = Network()
+    config = FAST._replace(final="ft", compare=("lp",), save_final=False)
+    state = run("standard", tmp_path, network, config=config, final_at=[6, 12, 20])
+    trained = [c[1:] for c in network.calls if c[0] == "train"]
+    assert sorted(trained) == [("ft", 6), ("ft", 12), ("ft", 20), ("lp", 6), ("lp", 12), ("lp", 20)]
+    by = {(t.purpose, t.num_labeled): t for t in state.trainings if t.method == "ft"}
+    assert by["final", 6].metrics == by["selection", 6].metrics
+
+
+def test_the_rule_of_the_paper_changes_after_a_refresh(tmp_path):
+    config = PipelineConfig(
+        head=FAST.head, trigger=functools.partial(at_labels, counts=12), compare=("lp",)
+    )
+    state = run("asvp", tmp_path, config=config, final_at=[6, 12, 20])
+    finals = [(t.num_labeled, t.method) for t in state.trainings if t.purpose == "final"]
+    assert finals == [(6, "lpft"), (6, "lp"), (12, "ft"), (12, "lp"), (20, "ft"), (20, "lp")]
+
+
+def test_the_final_network_is_kept(tmp_path):
+    state = run("svpp", tmp_path)
+    variables, _ = load_variables(tmp_path / "final-20.npz")
+    assert _norm(variables) == pytest.approx(state.trainings[-1].metrics["norm"])
+    run("standard", tmp_path / "b", config=FAST._replace(final="ft"), final_at=[12, 20])
+    assert sorted(x.name for x in (tmp_path / "b").glob("*.npz")) == [
+        "final-12.npz",
+        "final-20.npz",
+        "tuned-12.npz",
+    ]
+
+
+def test_what_selection_took(tmp_path):
+    config = FAST._replace(trigger=functools.partial(at_labels, counts=12))
+    state = run("asvp", tmp_path, config=config)
+    state = state._replace(seconds=(1.0, 2.0, 4.0), embed_seconds=8.0)
+    trainings = [t._replace(seconds=16.0) for t in state.trainings]
+    state = state._replace(trainings=tuple(trainings))
+    # The refresh at 12 labels served what was chosen after.
+    assert selection_seconds(state) == 8 + 7 + 16
+    assert selection_seconds(state, 12) == 8 + 3
+    assert selection_seconds(state, 6) == 8 + 1
+
+
+def test_given_features_are_not_computed(tmp_path):
+    network = Network()
+    run("svpp", tmp_path, network, features=FEATURES)
+    assert network.calls == [("train", "lpft", 20)]
+    with pytest.raises(ValueError, match="features"):
+        run("svpp", tmp_path, features=FEATURES + 1)
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "badge",
+        "coreset-hidden",
+        "random",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name, strategy in STRATEGIES.items()
+            if name not in ("badge", "coreset-hidden", "random") and not strategy.oracle
+        ),
+    ],
+)
+def test_every_strategy_serves(strategy, pipeline, tmp_path):
+    config = FAST._replace(trigger=every_round)
+    state = run(pipeline, tmp_path, strategy=strategy, config=config)
+    assert len(set(state.active.labeled.tolist())) == 20
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_labels_of_one_class_only(pipeline, tmp_path):
+    state = run(pipeline, tmp_path, oracle=np.zeros(N, int).take)
+    assert len(state.active.labeled) == 20
+    assert all(np.isnan(s.logme) and s.note for s in state.scores)
+
+
+def test_constant_features(tmp_path):
+    state = run("asvp", tmp_path, features=np.ones((N, DIM), np.float32))
+    assert np.isfinite([s.ped_logme for s in state.scores if not s.note]).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"pipeline": "other"}, "pipeline"),
+        ({"batch_sizes": [40, 40]}, "batch_sizes"),
+        ({"batch_sizes": [0]}, "batch_sizes"),
+        ({"final_at": [7]}, "final_at"),
+        ({"config": FAST._replace(tuning="none")}, "tuning"),
+        ({"config": FAST._replace(final="none")}, "final"),
+        ({"config": FAST._replace(compare=("none",))}, "compare"),
+        ({"config": FAST._replace(trigger="slowing")}, "trigger"),
+        ({"config": None}, "config"),
+        ({"strategy": "none"}, "strategy"),
+        ({"options": {"none": 1}}, "none"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_done(changes, named, tmp_path):
+    network = Network()
+    pipeline = changes.pop("pipeline", "svpp")
+    with pytest.raises(ValueError, match=named):
+        run(pipeline, tmp_path / "run", network, **changes)
+    assert network.calls == [] and not (tmp_path / "run").exists()
+
+
+def test_folders_of_others_are_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="notes"):
+        run("svpp", tmp_path)
+    run("svpp", tmp_path / "a")
+    for changes, named in (
+        ({"seed": 4}, "seed"),
+        ({"strategy": "entropy"}, "strategy"),
+        ({"batch_sizes": [5, 5]}, "batch_sizes"),
+        ({"pool_size": N - 1}, "pool_size"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            run("svpp", tmp_path / "a", **changes)
+    with pytest.raises(ValueError, match="pipeline"):
+        run("standard", tmp_path / "a")
+    (tmp_path / "a" / "state.json").write_text("{")
+    with pytest.raises(ValueError, match="truncated"):
+        run("svpp", tmp_path / "a")
