@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,7 +110,7 @@ def read_pipeline(text: str) -> tuple[str, Pipeline, Trigger | None]:
         raise ValueError(f"--pipelines: expected some of {', '.join(PIPELINES)}, found {text!r}")
     if not rest:
         return text, name, None
-    trigger, *pairs = rest.split(",")
+    trigger, *pairs = re.split(r",(?![^(]*\))", rest)  # not at commas within a tuple
     if name != "asvp" or trigger not in TRIGGERS:
         raise ValueError(f"--pipelines: expected asvp:{'|'.join(TRIGGERS)}, found {text!r}")
     options = read_options(pairs, "--pipelines")

@@ -5,6 +5,7 @@ from scipy.stats import multivariate_normal
 
 from jaxal.transferability import (
     class_moments,
+    feature_statistics,
     log_evidence,
     logme,
     ped_logme,
@@ -120,3 +121,13 @@ def test_standardize_leaves_what_does_not_vary():
 def test_bad_input_is_named(features, labels, message):
     with pytest.raises(ValueError, match=message):
         logme(features, labels)
+
+
+@pytest.mark.parametrize("chunk_size", [7, 100])
+def test_statistics_of_a_pool(chunk_size):
+    x = (np.random.default_rng(0).normal(size=(50, 4)) + 1e4).astype(np.float32)
+    mean, std = feature_statistics(x, chunk_size=chunk_size)
+    np.testing.assert_allclose(mean, x.astype(np.float64).mean(0), rtol=1e-12)
+    np.testing.assert_allclose(std, x.astype(np.float64).std(0), rtol=1e-8)
+    with pytest.raises(ValueError, match="features"):
+        feature_statistics(np.full((3, 2), np.inf))

@@ -28,7 +28,7 @@ FEATURES = (np.eye(DIM)[LABELS] * 3 + rng.normal(size=(N, DIM))).astype(np.float
 FAST = PipelineConfig(head=LINEAR._replace(epochs=5), trigger=at_labels, final="lpft")
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     pass
 
 
@@ -58,7 +58,7 @@ class Network:
 
     def _called(self, what):
         if len(self.calls) == self.stop_at:
-            raise Stopped
+            raise StoppedError
         self.calls.append(what)
 
 
@@ -144,15 +144,16 @@ def test_a_run_killed_anywhere_ends_the_same(pipeline, tmp_path):
         folder = tmp_path / str(at)
         try:
             run(pipeline, folder, Network(stop_at=at), **options)
-        except Stopped:
+        except StoppedError:
             stops += 1
         assert told(run(pipeline, folder, **options)) == told(whole)
     assert stops >= 5
+
     # Killed between a question and its answer.
     def unreachable(rows):
-        raise Stopped
+        raise StoppedError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         run(pipeline, tmp_path / "asked", oracle=unreachable, **options)
     assert told(run(pipeline, tmp_path / "asked", **options)) == told(whole)
 

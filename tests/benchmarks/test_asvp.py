@@ -1,0 +1,150 @@
+"""The command asvp, on the digits, and what its tables are made of."""
+
+import csv
+import functools
+
+import numpy as np
+import pytest
+
+from benchmarks.__main__ import main
+from benchmarks.asvp_report import find_costs, find_curves
+from benchmarks.asvp_runs import Row, list_runs, read_pipeline
+from jaxal.asvp import at_labels, falling
+from jaxal.costs import Prices
+
+SMALL = ["--size", "16", "--width", "4", "--limit", "200", "--test-limit", "60", "--epochs", "2"]
+GIVEN = ["asvp", *SMALL, "--encoder", "conv4", "--budgets", "12", "12", "--compare", "ft"]
+
+
+def lines_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    out = tmp_path_factory.mktemp("asvp") / "out"
+    pipelines = ["--pipelines", "standard", "svpp", "asvp:at_labels,counts=12"]
+    assert main([*GIVEN, *pipelines, "--out", str(out)]) == 0
+    return out
+
+
+def test_all_pipelines_are_run_and_reported(ran):
+    rows = lines_of(ran / "results.csv")
+    names = {(row["pipeline"], row["num_labeled"], row["method"]) for row in rows}
+    assert ("standard", "12", "ft") in names and ("random", "24", "lpft") in names
+    assert all(0 <= float(row["accuracy"]) <= 1 for row in rows)
+    seconds = {
+        row["pipeline"]: float(row["selection_seconds"])
+        for row in rows
+        if row["num_labeled"] == "24"
+    }
+    assert seconds["random"] == 0 and min(seconds["standard"], seconds["svpp"]) > 0
+    text = (ran / "table.md").read_text()
+    for part in ("labels saved", "What ", "against standard", "Final trainings", "at 12 labels"):
+        assert part in text
+    scores = lines_of(ran / "scores.csv")
+    assert [(s["num_labeled"], s["version"]) for s in scores] == [("12", "0"), ("12", "1")]
+    for name in ("curves.png", "costs.png", "scores.png"):
+        assert (ran / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_goes_on_with_what_is_there(ran, capsys):
+    before = (ran / "results.csv").read_text()
+    pipelines = ["--pipelines", "standard", "svpp", "asvp:at_labels,counts=12"]
+    assert main([*GIVEN, *pipelines, "--out", str(ran)]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main([*GIVEN, *pipelines, "--out", str(ran), "--resume"]) == 0
+    assert (ran / "results.csv").read_text() == before
+    others = [*GIVEN[:4], "8", *GIVEN[5:]]
+    assert main([*others, *pipelines, "--out", str(ran), "--resume"]) == 2
+    assert "other encoder" in capsys.readouterr().err
+
+
+def test_says_what_it_would_take(tmp_path, capsys):
+    assert main([*GIVEN, "--plan", "--out", str(tmp_path / "out")]) == 0
+    assert "at $3 an hour" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+    assert main([*GIVEN, "--plan", "--device-rate", "1e14"]) == 0
+    assert "1e+14 operations" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["--pipelines", "other"], "--pipelines"),
+        (["--pipelines", "svpp:falling"], "--pipelines"),
+        (["--pipelines", "asvp:slowing,other=1"], "other"),
+        (["--pipelines", "asvp:falling", "--trigger", "slowing"], "--trigger"),
+        (["--strategies", "other"], "--strategies"),
+        (["--budgets", "2000"], "--budgets"),
+        (["--budgets", "0"], "--budgets"),
+        (["--seeds", "0"], "--seeds"),
+        (["--epochs", "0"], "--epochs"),
+        (["--target", "0"], "--target"),
+        (["--label-price", "-1"], "--label-price"),
+        (["--device-rate", "1e12"], "--plan"),
+        (["--scale", "cpu", "--dataset", "digits"], "--weights"),
+        (["--folder", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_done(given, named, tmp_path, capsys):
+    assert main(["asvp", *given, "--out", str(tmp_path / "out")]) == 2
+    assert named in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_others_is_refused(tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main([*GIVEN, "--out", str(tmp_path), "--overwrite"]) == 2
+    assert "other files" in capsys.readouterr().err
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_pipelines_are_read_with_their_triggers():
+    assert read_pipeline("asvp") == ("asvp", "asvp", None)
+    assert read_pipeline("asvp:falling") == ("asvp:falling", "asvp", falling)
+    _, _, trigger = read_pipeline("asvp:at_labels,counts=(5,9)")
+    assert isinstance(trigger, functools.partial) and trigger.func is at_labels
+    assert trigger.keywords == {"counts": (5, 9)}
+
+
+def test_random_is_run_once_a_seed():
+    runs = list_runs([read_pipeline(p) for p in ("svpp", "asvp")], ["margin", "random"], 2)
+    assert [(r.shown, r.strategy, r.seed) for r in runs] == [
+        ("svpp", "margin", 0),
+        ("asvp", "margin", 0),
+        ("random", "random", 0),
+        ("svpp", "margin", 1),
+        ("asvp", "margin", 1),
+        ("random", "random", 1),
+    ]
+    assert len({r.folder for r in runs}) == len(runs)
+
+
+def row(pipeline, strategy, seed, count, accuracy, **changes):
+    found = Row(
+        pipeline, strategy, seed, count, "lpft", True, accuracy, 0.1, 36.0, 360.0, refreshes=0
+    )
+    return found._replace(**changes)
+
+
+def test_costs_are_read_off_the_mean_curves():
+    rows = [
+        row("standard", "margin", 0, 100, 0.5),
+        row("standard", "margin", 0, 200, 0.7, selection_seconds=720.0),
+        row("standard", "margin", 1, 100, 0.6),
+        row("standard", "margin", 1, 200, 0.8, selection_seconds=720.0),
+        row("standard", "margin", 1, 200, 0.99, chosen=False, method="ft"),
+        row("random", "random", 0, 100, 0.5, selection_seconds=0.0),
+        row("random", "random", 0, 200, 0.6, selection_seconds=0.0),
+    ]
+    curves = find_curves(rows)
+    assert set(curves) == {("standard", "margin"), ("random", "random")}
+    np.testing.assert_allclose(curves["standard", "margin"].accuracies, [[0.5, 0.7], [0.6, 0.8]])
+    costs = find_costs(curves, "margin", 0.65, Prices(label=0.1, device_hour=2.0))
+    # 150 labels, 540 s of selection and 36 s of training; random never gets there.
+    assert set(costs) == {"standard"}
+    assert costs["standard"].labels == pytest.approx(15)
+    assert costs["standard"].training == pytest.approx(2 * 576 / 3600)
+    assert costs["standard"].selection_hours == pytest.approx(0.15)
