@@ -76,8 +76,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-dir",
         type=Path,
-        help="where tensorflow-datasets prepared cifar10 or cifar100 as array_record, for the "
-        "labels; by default JAXAL_DATA/tfds",
+        help="where tensorflow-datasets prepared the data set, for images, or for the labels of "
+        "cifar10 and cifar100; by default JAXAL_DATA/tfds",
     )
 
 
