@@ -45,7 +45,8 @@ def data_root() -> Path:
     if not root:
         raise ValueError(
             f"{_ROOT}: expected the environment to name the folder with features/ and tfds/, "
-            "found nothing; set it, or pass every file (--data-dir for labels from tfds)"
+            "found nothing; set it, or pass every file (--data-dir for what tensorflow-datasets "
+            "prepared)"
         )
     if not Path(root).is_dir():
         raise ValueError(f"{_ROOT}: expected a folder, found {root}")

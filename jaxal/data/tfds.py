@@ -230,9 +230,11 @@ def _find_version(name: str, data_dir: Path, version: str | None, command: str) 
         if re.fullmatch(r"\d+\.\d+\.\d+", path.name) and (path / "dataset_info.json").is_file()
     }
     if not found:
+        others = sorted({path.parts[-3] for path in data_dir.glob("*/*/dataset_info.json")})
+        beside = f", but {', '.join(others)} beside it" if others else ""
         raise ValueError(
             f"data_dir: expected {name} as tensorflow-datasets prepares it, found no version of it "
-            f"in {data_dir / name}; to prepare it: {command}"
+            f"in {data_dir / name}{beside}; to prepare it: {command}"
         )
     if version is None:
         version = max(found, key=lambda text: [int(part) for part in text.split(".")])

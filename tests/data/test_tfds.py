@@ -345,6 +345,8 @@ def test_what_is_not_prepared_is_named(tmp_path):
     with pytest.raises(ValueError, match=f"data_dir: expected tiny .*found no version.*{command}"):
         open_tfds("tiny", "train", tmp_path)
     prepare_shuffled(tmp_path)
+    with pytest.raises(ValueError, match=r"found no version of it in \S+, but tiny beside it; to"):
+        open_tfds("nosuch", "train", tmp_path)
     with pytest.raises(ValueError, match=r"split.*nowhere"):
         open_tfds("tiny", "nowhere", tmp_path)
     with pytest.raises(ValueError, match="size"):
