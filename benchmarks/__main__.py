@@ -18,20 +18,31 @@ from benchmarks import (
 )
 from benchmarks.arguments import add_data, add_plan
 from benchmarks.options import list_options
+from benchmarks.presets import BUDGETS, describe_presets
 
 __all__ = ["main"]
 
-_NTKCPL_HELP = """\
+_NTKCPL_HELP = f"""\
 Compare NTKCPL with other strategies on fixed features.
 
-The default budgets are this benchmark's own: picks a round of 10 10 20 20 40 100 100 200 500 for
-cifar10 and svhn (10 to 1,000 labels), 100 ten times for cifar100 and imagenet100, 37 ten times for
-pets, and 10 10 10 10 20 20 20 50 50 for digits; custom data must say.
+--dataset NAME chooses the picks a round, unless --budgets does: those below, and for digits
+{" ".join(map(str, BUDGETS["digits"]))}. Custom data must say.
+
+--preset paper, beside --dataset of one of these, also chooses the rest of its line, raw features
+(--no-scale) and, for ntkcpl, the options risk=zero_one weighting=uniform cluster_features=al
+refinement=split center=false, with kernel_width and max_clusters by the line. What the command line
+says goes before. Variants start from the defaults. Features from elsewhere keep their encoder.
+
+{describe_presets()}
+
+Published with NTKCPL are the heads' layers, raw features, the most clusters there are (300 too) and
+these options. Ours are the picks a round, the encoders, the pixels, how heads are trained, by what
+clusters are split, and the kernel's scale, ridge and lack of batch normalisation.
 
 Files of your own (--features and the like) are the data set "custom", unless --dataset names
 another. With --encoder, or where label files are not given, data come from the folder that the
-environment variable JAXAL_DATA names: features/cifar10_ENCODER/{train,test}.npy,
-features/cifar10_labels_{train,test}.npy and tfds/.
+environment variable JAXAL_DATA names: features/cifar10_ENCODER/{{train,test}}.npy,
+features/cifar10_labels_{{train,test}}.npy and tfds/.
 """
 
 _SPEED = """\
@@ -75,6 +86,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_data(ntkcpl)
+    ntkcpl.add_argument(
+        "--preset",
+        choices=("paper",),
+        help="settings of the NTKCPL paper where they are known, for --dataset; see above",
+    )
     image_data.add_arguments(ntkcpl)
     for command in (digits, ntkcpl):
         add_plan(command, seeds=5 if command is digits else 3)

@@ -8,11 +8,12 @@ from benchmarks.data import ENCODERS, Data, check_data, data_root, load_array
 from benchmarks.data import tfds_labels as read_tfds_labels
 from benchmarks.options import read_options, try_options
 from benchmarks.plan import Entry, Plan, flag_of
+from benchmarks.presets import BUDGETS
+from benchmarks.runner import HEADS
 from jaxal.models.encoders import ENCODERS as NETWORKS
 from jaxal.select import STRATEGIES as KNOWN
 
 __all__ = [
-    "BUDGETS",
     "FILES",
     "STRATEGIES",
     "add_data",
@@ -28,14 +29,6 @@ __all__ = [
 ]
 
 STRATEGIES = ("ntkcpl", "random", "margin", "entropy", "coreset", "typiclust")
-BUDGETS: dict[str, tuple[int, ...]] = {
-    "digits": (10, 10, 10, 10, 20, 20, 20, 50, 50),
-    "cifar10": (10, 10, 20, 20, 40, 100, 100, 200, 500),
-    "cifar100": (100,) * 10,
-    "svhn": (10, 10, 20, 20, 40, 100, 100, 200, 500),
-    "pets": (37,) * 10,
-    "imagenet100": (100,) * 10,
-}
 _CLASSES = {"cifar10": 10, "cifar100": 100}
 FILES = {
     "features": "the pool's features [n, d], float, raw, one row a sample",
@@ -76,8 +69,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-dir",
         type=Path,
-        help="where tensorflow-datasets prepared cifar10 or cifar100 as array_record, for the "
-        "labels; by default JAXAL_DATA/tfds",
+        help="where tensorflow-datasets prepared the data set, for images, or for the labels of "
+        "cifar10 and cifar100; by default JAXAL_DATA/tfds",
     )
 
 
@@ -118,15 +111,14 @@ def add_plan(
     )
     parser.add_argument(
         "--head",
-        choices=("mlp", "linear"),
-        default="linear",
-        help="trained each round: linear, or mlp, the papers' (default linear)",
+        choices=list(HEADS),
+        help="trained each round: linear; mlp, the papers', as wide as the features; or mlp4096, "
+        "that of the NTKCPL paper for ImageNet-100 (default linear)",
     )
     parser.add_argument(
         "--scale",
         action=argparse.BooleanOptionalAction,
-        default=True,
-        help="scale all features by one number to a mean norm of one over the pool",
+        help="scale all features by one number to a mean norm of one over the pool (default yes)",
     )
     parser.add_argument(
         "--option",
@@ -227,14 +219,18 @@ def make_plan(args: argparse.Namespace, dataset: str) -> Plan:
     """Read what to run."""
     if args.seeds < 1:
         raise ValueError(f"--seeds: expected at least 1, found {args.seeds}")
+    entries = read_entries(args.strategies, args.option, args.variant)
+    chosen = getattr(args, "preset_options", None)
+    if chosen is not None and "ntkcpl" in entries:
+        entries["ntkcpl"] = Entry("ntkcpl", {**chosen, **entries["ntkcpl"].options})
     return Plan(
         dataset,
-        read_entries(args.strategies, args.option, args.variant),
+        entries,
         tuple(args.budgets or BUDGETS[dataset]),
         tuple(range(args.seeds)),
-        args.head,
+        args.head or "linear",
         args.pool_size,
-        args.scale,
+        args.scale is not False,
         args.holdout,
     )
 

@@ -26,6 +26,7 @@ from benchmarks.image_data import features_of_images, name_images, open_named, w
 from benchmarks.measuring import processor
 from benchmarks.outcomes import require, stop
 from benchmarks.plan import Plan, check_plan
+from benchmarks.presets import apply_preset, preset_note
 from benchmarks.runner import Row
 from benchmarks.tables import write_csv
 
@@ -54,10 +55,12 @@ class Job(NamedTuple):
     data: Data | None  # None: the digits', whose features are made where the results go
     title: str
     out: Path
+    note: str = ""  # of what was chosen by a preset, for the report
 
 
 def main(args: argparse.Namespace) -> int:
     """Run strategies side by side and report; return the exit status."""
+    args = apply_preset(args)
     if wants_images(args):
         require("matplotlib", "rich")
         args = name_images(args)
@@ -109,7 +112,8 @@ def make_job(args: argparse.Namespace, out: Path) -> Job:
     check_plan(plan)  # what needs no data, before any is read
     data = None if dataset == "digits" else load_data(args, dataset, paths)
     check_plan(plan, POOL_SIZE if data is None else len(data.features))
-    return Job(plan, data, find_title(args, dataset), out)
+    note = preset_note(getattr(args, "preset_options", None))
+    return Job(plan, data, find_title(args, dataset), out, note)
 
 
 def open_job(job: Job, args: argparse.Namespace) -> None:
@@ -139,6 +143,7 @@ def _report(job: Job, data: Data, rows: Sequence[Row]) -> None:
             report.table(rows),
             report.timing_table(rows),
             SELECTION_SECONDS,
+            *([job.note] if job.note else []),
             circumstances(plan, data),
         ]
     )

@@ -45,7 +45,8 @@ def data_root() -> Path:
     if not root:
         raise ValueError(
             f"{_ROOT}: expected the environment to name the folder with features/ and tfds/, "
-            "found nothing; set it, or pass every file (--data-dir for labels from tfds)"
+            "found nothing; set it, or pass every file (--data-dir for what tensorflow-datasets "
+            "prepared)"
         )
     if not Path(root).is_dir():
         raise ValueError(f"{_ROOT}: expected a folder, found {root}")
@@ -78,15 +79,17 @@ def tfds_labels(dataset: str, split: str, data_dir: str | Path) -> np.ndarray:
     Args:
       dataset: "cifar10" or "cifar100".
       split: "train" or "test".
-      data_dir: where the data set was prepared, as array_record.
+      data_dir: where the data set was prepared.
 
     Returns:
       ``[n]`` int32, by row of the original order.
 
     Raises:
-      ValueError: it is not prepared there, or nothing says which row an image is.
+      ValueError: it is not prepared there, an image cannot be read, or nothing says which row an
+        image is.
     """
-    source = open_tfds(dataset, split, data_dir)
+    # Without any of its images the others would have other rows.
+    source = open_tfds(dataset, split, data_dir, unreadable="raise")
     if source.labels is None or source.describe()["order"] != "id":
         raise ValueError(f"{data_dir}: expected {dataset} with labels and ids that number its rows")
     labels: np.ndarray = source.labels

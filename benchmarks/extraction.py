@@ -9,6 +9,7 @@ import numpy as np
 
 from benchmarks.agreement import judge_features, linear_agreement
 from benchmarks.data import load_array
+from benchmarks.folder import check_folder
 from benchmarks.image_encoders import (
     LoadedEncoder,
     add_encoder,
@@ -36,6 +37,10 @@ extraction goes on by the same command; features of another encoder, weights or 
 The files serve `python -m benchmarks ntkcpl --features ...`."""
 
 _JUDGED, _QUERIES, _MAPPED = 10_000, 5_000, 2_000
+_OWN = (
+    *(f"{split}{end}" for split in ("train", "test") for end in (".json", ".npy", ".partial.npy")),
+    "report.md",
+)
 _EVERY = 2.0  # seconds between two reports
 
 
@@ -61,6 +66,7 @@ def main(args: argparse.Namespace) -> int:
     """Extract features and report; return the exit status."""
     require("matplotlib", "sklearn")
     check_positive(args.batch_size, "--batch-size")
+    check_folder(args.out, _OWN)
     images = open_images(args)
     reference = None if args.against is None else _open_reference(args.against, images)
     encoder = load_encoder(args)

@@ -21,6 +21,7 @@ from benchmarks.finetune_runs import (
     run_task,
     time_work,
 )
+from benchmarks.folder import check_folder
 from benchmarks.image_encoders import (
     LoadedEncoder,
     add_encoder,
@@ -93,6 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Train, report; return the exit status."""
     require("matplotlib")
+    check_folder(args.out, (*_OWN, _CHECKPOINTS))
     images = open_images(args)
     labels = _check(args, images)
     side = images.train.load(np.zeros(1, np.int64)).shape[1]
@@ -178,8 +180,6 @@ def _open(args: argparse.Namespace, images: Images, encoder: LoadedEncoder) -> l
         }
     )
     out = args.out
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out: expected a folder, found the file {out}")
     if args.overwrite:
         for name in _OWN:
             (out / name).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,35 @@ from benchmarks.data import Data
 from benchmarks.plan import Entry, Plan
 from jaxal.records import fingerprint
 
-__all__ = ["FEATURES", "RUNS", "open_folder"]
+__all__ = ["FEATURES", "RUNS", "check_folder", "open_folder"]
 
 FEATURES, RUNS = "features.npy", "runs"
 _SETTINGS = "settings.json"
 _RESULTS = ("results.csv", "table.md", "curves.png", "risk.png", "wins.png")
 # What all runs of a folder share; seeds, strategies, variants and rounds may be added.
 _SHARED = ("dataset", "head", "pool_size", "scale", "holdout")
+
+
+def check_folder(out: Path, own: Collection[str]) -> None:
+    """Check that results may go to a folder: one that is missing, has no files, or has results.
+
+    Args:
+      out: the folder.
+      own: names of the results, files or folders; any of them tells that others may stand beside.
+
+    Raises:
+      ValueError: it is a file, or has files of others only.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out: expected a folder, found the file {out}")
+    if not out.exists() or any((out / name).exists() for name in own):
+        return
+    others = sorted(path.name for path in out.iterdir() if path.is_file())
+    if others:
+        raise ValueError(
+            f"{out}: expected an empty folder or a benchmark's, found other files ({others[0]}"
+            + (", …)" if len(others) > 1 else ")")
+        )
 
 
 def open_folder(out: Path, plan: Plan, data: Data | None, *, resume: bool, overwrite: bool) -> None:

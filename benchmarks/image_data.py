@@ -5,11 +5,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.arguments import BUDGETS, FILES
+from benchmarks.arguments import FILES
 from benchmarks.data import ENCODERS as PREPARED
 from benchmarks.extraction import extract
 from benchmarks.image_encoders import LoadedEncoder, load_encoder
 from benchmarks.images import Images, open_images
+from benchmarks.presets import BUDGETS
 from jaxal.checks import check_positive
 
 __all__ = [

@@ -52,8 +52,8 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset",
         metavar="NAME",
-        help="digits (scikit-learn's, needs no data), or any that tensorflow-datasets prepared as "
-        "array_record, such as cifar10; grey images are repeated to three channels",
+        help="digits (scikit-learn's, needs no data), or any that tensorflow-datasets prepared, as "
+        "array_record or TFRecord, such as cifar10; grey images are repeated to three channels",
     )
     parser.add_argument(
         "--data-dir",

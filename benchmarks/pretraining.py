@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from benchmarks.agreement import judge_features
+from benchmarks.folder import check_folder
 from benchmarks.image_encoders import (
     LoadedEncoder,
     add_encoder,
@@ -68,6 +69,7 @@ _MEMORY = 2 * 10**9  # bytes of images that are kept in memory
 _FEW_EPOCHS = 10
 # Where an epoch has more steps, a few are timed first: they have to be compiled once more.
 _MANY_STEPS = 50
+_CHECKPOINT = "checkpoint"
 _OWN = ("encoder.npz", "history.csv", "report.md", "curves.png", "features.png")
 
 
@@ -118,6 +120,7 @@ def main(args: argparse.Namespace) -> int:
     config = _config(args)
     check_pretrain(config)
     check_positive(args.monitor_every, "--monitor-every")
+    check_folder(args.out, (*_OWN, _CHECKPOINT))
     images = open_images(args)
     side = images.train.load(np.zeros(1, np.int64)).shape[1]
     if config.train_batch_size > len(images.train):
@@ -198,13 +201,11 @@ def open_output(out: Path, own: tuple[str, ...], *, resume: bool, overwrite: boo
     """Make a folder ready, or refuse it; return where checkpoints go.
 
     Raises:
-      ValueError: it holds results that may not be touched, or is a file.
+      ValueError: it holds results that may not be touched.
     """
     import shutil
 
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out: expected a folder, found the file {out}")
-    checkpoint = out / "checkpoint"
+    checkpoint = out / _CHECKPOINT
     if overwrite:
         for name in own:
             (out / name).unlink(missing_ok=True)

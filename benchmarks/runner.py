@@ -20,7 +20,11 @@ from jaxal.train.head import LINEAR, PROXY, HeadConfig, predict_probs
 
 __all__ = ["HEADS", "Row", "run_plan"]
 
-HEADS: dict[str, HeadConfig] = {"mlp": PROXY, "linear": LINEAR}
+HEADS: dict[str, HeadConfig] = {
+    "linear": LINEAR,
+    "mlp": PROXY,
+    "mlp4096": PROXY._replace(hidden=(4096,)),
+}
 
 
 class Row(NamedTuple):

@@ -10,7 +10,6 @@ import numpy as np
 
 from benchmarks import plots, report
 from benchmarks.arguments import (
-    BUDGETS,
     FILES,
     add_files,
     add_plan,
@@ -33,6 +32,7 @@ from benchmarks.digits import POOL_SIZE
 from benchmarks.options import list_options
 from benchmarks.outcomes import require, stop
 from benchmarks.plan import Plan, check_plan
+from benchmarks.presets import BUDGETS
 from benchmarks.ranking import LEVEL
 from benchmarks.runner import Row
 from benchmarks.standings import (

@@ -19,12 +19,8 @@ __all__ = [
     "affine",
     "rotate",
     "rotation_matrix",
-    "shear_matrix",
-    "shear_x",
-    "shear_y",
-    "translate_x",
-    "translate_y",
-    "translation_matrix",
+    "shear",
+    "translate",
 ]
 
 Resample = Literal["nearest", "bilinear"]
@@ -82,14 +78,20 @@ def rotate(
     return affine(x, rotation_matrix(degrees, *x.shape[:2]), resample=resample, fill=fill)
 
 
-def shear_x(
-    image: ArrayLike, factor: ArrayLike, *, resample: Resample = "nearest", fill: float = 0.0
+def shear(
+    image: ArrayLike,
+    *,
+    x: ArrayLike = 0.0,
+    y: ArrayLike = 0.0,
+    resample: Resample = "nearest",
+    fill: float = 0.0,
 ) -> jax.Array:
-    """Move row y to the left by ``factor · y``: PIL's matrix (1, factor, 0, 0, 1, 0).
+    """Move rows to the left and columns up, the further the later: PIL's (1, x, 0, y, 1, 0).
 
     Args:
       image: ``[h, w, c]``.
-      factor: pixels a row; below 0 to the right.
+      x: row j moves by ``x · j`` pixels; below 0 to the right.
+      y: column i moves by ``y · i`` pixels; below 0 down.
       resample: as in `affine`.
       fill: as in `affine`.
 
@@ -99,17 +101,23 @@ def shear_x(
     Raises:
       ValueError: as `affine`.
     """
-    return affine(image, shear_matrix(x=factor), resample=resample, fill=fill)
+    return affine(image, _matrix(1.0, x, 0.0, y, 1.0, 0.0), resample=resample, fill=fill)
 
 
-def shear_y(
-    image: ArrayLike, factor: ArrayLike, *, resample: Resample = "nearest", fill: float = 0.0
+def translate(
+    image: ArrayLike,
+    *,
+    x: ArrayLike = 0.0,
+    y: ArrayLike = 0.0,
+    resample: Resample = "nearest",
+    fill: float = 0.0,
 ) -> jax.Array:
-    """Move column x up by ``factor · x``: PIL's matrix (1, 0, 0, factor, 1, 0).
+    """Move to the left and up: PIL's matrix (1, 0, x · w, 0, 1, y · h).
 
     Args:
       image: ``[h, w, c]``.
-      factor: pixels a column; below 0 down.
+      x: of the width; below 0 to the right.
+      y: of the height; below 0 down.
       resample: as in `affine`.
       fill: as in `affine`.
 
@@ -119,49 +127,9 @@ def shear_y(
     Raises:
       ValueError: as `affine`.
     """
-    return affine(image, shear_matrix(y=factor), resample=resample, fill=fill)
-
-
-def translate_x(
-    image: ArrayLike, fraction: ArrayLike, *, resample: Resample = "nearest", fill: float = 0.0
-) -> jax.Array:
-    """Move to the left by ``fraction`` of the width: PIL's matrix (1, 0, fraction · w, 0, 1, 0).
-
-    Args:
-      image: ``[h, w, c]``.
-      fraction: of the width; below 0 to the right.
-      resample: as in `affine`.
-      fill: as in `affine`.
-
-    Returns:
-      ``[h, w, c]``.
-
-    Raises:
-      ValueError: as `affine`.
-    """
-    x = check_image(image)
-    return affine(x, translation_matrix(x=fraction * x.shape[1]), resample=resample, fill=fill)
-
-
-def translate_y(
-    image: ArrayLike, fraction: ArrayLike, *, resample: Resample = "nearest", fill: float = 0.0
-) -> jax.Array:
-    """Move up by ``fraction`` of the height: PIL's matrix (1, 0, 0, 0, 1, fraction · h).
-
-    Args:
-      image: ``[h, w, c]``.
-      fraction: of the height; below 0 down.
-      resample: as in `affine`.
-      fill: as in `affine`.
-
-    Returns:
-      ``[h, w, c]``.
-
-    Raises:
-      ValueError: as `affine`.
-    """
-    x = check_image(image)
-    return affine(x, translation_matrix(y=fraction * x.shape[0]), resample=resample, fill=fill)
+    height, width, _ = check_image(image).shape
+    matrix = _matrix(1.0, 0.0, x * width, 0.0, 1.0, y * height)
+    return affine(image, matrix, resample=resample, fill=fill)
 
 
 def rotation_matrix(degrees: ArrayLike, height: int, width: int) -> jax.Array:
@@ -179,32 +147,6 @@ def rotation_matrix(degrees: ArrayLike, height: int, width: int) -> jax.Array:
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     x, y = width / 2, height / 2
     return _matrix(cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y)
-
-
-def shear_matrix(*, x: ArrayLike = 0.0, y: ArrayLike = 0.0) -> jax.Array:
-    """Make the matrix of `shear_x` and `shear_y`.
-
-    Args:
-      x: the former's factor.
-      y: the latter's.
-
-    Returns:
-      ``[6]`` float32.
-    """
-    return _matrix(1.0, x, 0.0, y, 1.0, 0.0)
-
-
-def translation_matrix(*, x: ArrayLike = 0.0, y: ArrayLike = 0.0) -> jax.Array:
-    """Make the matrix that moves left and up.
-
-    Args:
-      x: to the left, in pixels.
-      y: up, in pixels.
-
-    Returns:
-      ``[6]`` float32.
-    """
-    return _matrix(1.0, 0.0, x, 0.0, 1.0, y)
 
 
 def _matrix(*entries: ArrayLike) -> jax.Array:

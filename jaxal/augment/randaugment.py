@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxal.augment.affine import rotate, shear_x, shear_y, translate_x, translate_y
+from jaxal.augment.affine import rotate, shear, translate
 from jaxal.augment.base import check_image, check_range, check_share, whole_below
 from jaxal.augment.colour import adjust_brightness, adjust_contrast, adjust_saturation
 from jaxal.augment.filters import adjust_sharpness
@@ -237,10 +237,10 @@ def _branches(channels: int, fill: float) -> list[Callable[[jax.Array, jax.Array
         "posterize": posterize,
         "rotate": partial(rotate, fill=fill),
         "sharpness": adjust_sharpness,
-        "shear_x": partial(shear_x, fill=fill),
-        "shear_y": partial(shear_y, fill=fill),
+        "shear_x": lambda x, m: shear(x, x=m, fill=fill),
+        "shear_y": lambda x, m: shear(x, y=m, fill=fill),
         "solarize": solarize,
-        "translate_x": partial(translate_x, fill=fill),
-        "translate_y": partial(translate_y, fill=fill),
+        "translate_x": lambda x, m: translate(x, x=m, fill=fill),
+        "translate_y": lambda x, m: translate(x, y=m, fill=fill),
     }
     return [by_name[name] for name in OPERATIONS]

@@ -1,14 +1,28 @@
-"""Decode image files to uint8 arrays of one size."""
+"""Decode image files to uint8 arrays of one size, and find those that cannot be decoded."""
 
+import contextlib
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-__all__ = ["check_channels", "decode_all", "decode_image", "probe_image", "require_pillow"]
+__all__ = [
+    "Check",
+    "Unreadable",
+    "check_channels",
+    "decode_all",
+    "decode_image",
+    "probe_image",
+    "report_unreadable",
+    "require_pillow",
+]
+
+Unreadable = Literal["skip", "raise"]
+Check = Literal["header", "decode"]
 
 # How far from its end a JPEG file is searched for the marker that ends the image.
 _TAIL_BYTES = 1 << 16
@@ -128,7 +142,7 @@ def decode_all(
     return images
 
 
-def probe_image(path: str | Path, *, full: bool) -> tuple[int, int]:
+def probe_image(file: str | Path | BinaryIO, *, full: bool) -> tuple[int, int]:
     """Find out whether an image file can be read.
 
     Without ``full`` the checksums of PNG files are compared and the last scan of JPEG files must be
@@ -136,7 +150,7 @@ def probe_image(path: str | Path, *, full: bool) -> tuple[int, int]:
     finds what is cut short in these two formats. Others have no such marks and are decoded.
 
     Args:
-      path: the file.
+      file: a path or an open binary file.
       full: decode all of it.
 
     Returns:
@@ -148,11 +162,11 @@ def probe_image(path: str | Path, *, full: bool) -> tuple[int, int]:
     """
     pillow = require_pillow()
     try:
-        with pillow.open(path) as image:
+        with pillow.open(file) as image:
             _check_mode(image)
             width, height = image.size
             if image.format in _JPEG_FORMATS:
-                full = full or not _is_ended(path)
+                full = full or not _is_ended(file)
             elif image.format != "PNG":
                 full = True
             if not full:
@@ -160,8 +174,39 @@ def probe_image(path: str | Path, *, full: bool) -> tuple[int, int]:
     except Exception as error:
         raise ValueError(_reason(error)) from error
     if full:
-        decode_image(path)
+        decode_image(file)
     return height, width
+
+
+def report_unreadable(
+    where: str, argument: str, number: int, problems: Sequence[tuple[str, str]], *, refuse: bool
+) -> None:
+    """Warn of images that cannot be read, if there are any, or refuse them.
+
+    Args:
+      where: names what the images are of.
+      argument: names the argument that said so.
+      number: how many were looked at.
+      problems: names of images, and why they cannot be read.
+      refuse: raise in place of a warning.
+
+    Raises:
+      ValueError: there are some, and they are refused.
+    """
+    if not problems:
+        return
+    shown = "; ".join(f"{name} ({reason})" for name, reason in problems[:3])
+    shown += "; …" if len(problems) > 3 else ""
+    if refuse:
+        raise ValueError(
+            f"{argument}: expected images that can be read, found {len(problems)} of {number} in "
+            f"{where} that cannot: {shown}"
+        )
+    warnings.warn(
+        f"{where}: left out {len(problems)} of {number} images that cannot be read, listed in "
+        f"problems: {shown}",
+        stacklevel=3,
+    )
 
 
 def _check_mode(image: Any) -> None:
@@ -178,13 +223,14 @@ def _central_square(image: Any, size: int) -> Any:
     return image.resize((size, size), Resampling.BILINEAR, box=box)
 
 
-def _is_ended(path: str | Path) -> bool:
+def _is_ended(file: str | Path | BinaryIO) -> bool:
     # Neither marker can occur within compressed pixels, but other data may follow them, and a
     # thumbnail before the image has both.
-    with Path(path).open("rb") as file:
-        length = file.seek(0, 2)
-        file.seek(max(0, length - _TAIL_BYTES))
-        tail = file.read()
+    opened = Path(file).open("rb") if isinstance(file, str | Path) else contextlib.nullcontext(file)
+    with opened as stream:
+        length = stream.seek(0, 2)
+        stream.seek(max(0, length - _TAIL_BYTES))
+        tail = stream.read()
     return tail.rfind(_JPEG_END) > tail.rfind(_JPEG_SCAN)
 
 

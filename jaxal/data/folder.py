@@ -7,12 +7,20 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
 from jaxal.checks import check_choice, check_indices, check_positive
-from jaxal.data.decoding import check_channels, decode_all, probe_image, require_pillow
+from jaxal.data.decoding import (
+    Check,
+    Unreadable,
+    check_channels,
+    decode_all,
+    probe_image,
+    report_unreadable,
+    require_pillow,
+)
 from jaxal.data.sources import check_annotations
 
 __all__ = ["EXTENSIONS", "FolderSource", "open_folder"]
@@ -20,9 +28,6 @@ __all__ = ["EXTENSIONS", "FolderSource", "open_folder"]
 EXTENSIONS = (
     ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
 )  # fmt: skip
-
-Unreadable = Literal["skip", "raise"]
-Check = Literal["header", "decode"]
 
 # Files that are looked at before the next ones are handed to the threads.
 _BLOCK = 4096
@@ -124,7 +129,8 @@ def open_folder(
         for i, outcome in enumerate(found)
         if isinstance(outcome, str)
     )
-    _report(root, len(files), problems, refuse=unreadable == "raise" or not good)
+    refuse = unreadable == "raise" or not good
+    report_unreadable(str(root), "path", len(files), problems, refuse=refuse)
     files, looks = [files[i] for i in good], [found[i] for i in good]
     if names is not None and labels is not None:
         labels = [labels[i] for i in good]
@@ -210,25 +216,6 @@ def _look_at(root: Path, files: Sequence[str], *, full: bool) -> list[Any]:
         for start in range(0, len(files), _BLOCK):
             found += threads.map(look, files[start : start + _BLOCK])
     return found
-
-
-def _report(
-    root: Path, number: int, problems: tuple[tuple[str, str], ...], *, refuse: bool
-) -> None:
-    if not problems:
-        return
-    shown = "; ".join(f"{path} ({reason})" for path, reason in problems[:3])
-    shown += "; …" if len(problems) > 3 else ""
-    if refuse:
-        raise ValueError(
-            f"path: expected images that can be read, found {len(problems)} of {number} in {root} "
-            f"that cannot: {shown}"
-        )
-    warnings.warn(
-        f"{root}: left out {len(problems)} of {number} images that cannot be read, listed in "
-        f"problems: {shown}",
-        stacklevel=3,
-    )
 
 
 def _warn_of_small_classes(root: Path, class_names: Sequence[str], labels: list[int]) -> None:

@@ -51,7 +51,7 @@ _CHOICES = {
     "refinement": Refinement,
 }
 _COUNTS = ("num_restarts", "kernel_width", "chunk_size", "max_evaluations", "num_candidates")
-_MAY_BE_NONE = ("target_scale", "max_evaluations", "num_candidates", "kernel")
+_MAY_BE_NONE = ("target_scale", "max_evaluations", "num_candidates", "kernel", "kernel_width")
 
 _MOST_COMMITS = 128  # between two times that they are multiplied into the kernel
 _LABELS_A_CLASS = 20  # at which the targets' scale is full
@@ -110,7 +110,7 @@ def select_ntkcpl(
     num_candidates: int | None = 4000,
     kernel: Kernel | None = None,
     kernel_seed: int = 0,
-    kernel_width: int = 512,
+    kernel_width: int | None = 512,
     center: bool = True,
     feature_scale: float = 4.0,
     ridge: float = 0.1,
@@ -140,7 +140,7 @@ def select_ntkcpl(
         least ``batch_size`` are drawn.
       kernel: ``(x1 [n1, d], x2 [n2, d]) -> [n1, n2]``; by default `head_kernel`.
       kernel_seed: seed of the default kernel's head, the same in every round.
-      kernel_width: its hidden width.
+      kernel_width: its hidden width; None for that of the features, ``d`` (the paper's).
       center: subtract the pool's mean from the features for the kernel (ours), so that samples are
         alike by what tells them from the average. A head takes up an offset by its bias.
       feature_scale: mean row norm that they are then scaled to, by one factor.
@@ -197,10 +197,11 @@ def select_ntkcpl(
         num_restarts=num_restarts,
     )
     if kernel is None:
+        num_features = np.shape(pool.features)[1]
         kernel = head_kernel(
             jax.random.key(kernel_seed),
-            np.shape(pool.features)[1],
-            width=kernel_width,
+            num_features,
+            width=num_features if kernel_width is None else kernel_width,
             chunk_size=chunk_size,
         )
     capacity = min(batch_size, _MOST_COMMITS)

@@ -5,15 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxal.augment.affine import (
-    affine,
-    rotate,
-    rotation_matrix,
-    shear_x,
-    shear_y,
-    translate_x,
-    translate_y,
-)
+from jaxal.augment.affine import affine, rotate, rotation_matrix, shear, translate
 
 NEAREST = Image.Resampling.NEAREST
 BILINEAR = Image.Resampling.BILINEAR
@@ -61,16 +53,27 @@ def test_right_angles_are_exact(degrees):
 
 
 @pytest.mark.parametrize(
-    ("function", "entry"), [(shear_x, 1), (shear_y, 3), (translate_x, 2), (translate_y, 5)]
+    ("function", "axis", "entry"),
+    [(shear, "x", 1), (shear, "y", 3), (translate, "x", 2), (translate, "y", 5)],
 )
-def test_shears_and_shifts_are_pil(picture, function, entry):
+def test_shears_and_shifts_are_pil(picture, function, axis, entry):
     factors = np.linspace(-0.9, 0.9, 41).astype(np.float32)
-    ours = levels(batched(function)(unit(picture), factors))
+    moved = jax.jit(jax.vmap(lambda factor: function(unit(picture), **{axis: factor})))
+    ours = levels(moved(factors))
     for image, factor in zip(ours, factors, strict=True):
         matrix = [1, 0, 0, 0, 1, 0]
         sides = {2: picture.shape[1], 5: picture.shape[0]}
         matrix[entry] = np.float32(factor * np.float32(sides.get(entry, 1)))
         np.testing.assert_array_equal(image, warp(picture, matrix))
+
+
+def test_both_axes_move_at_once(picture):
+    height, width = picture.shape[:2]
+    for ours, matrix in (
+        (shear(unit(picture), x=0.25, y=-0.5), (1, 0.25, 0, -0.5, 1, 0)),
+        (translate(unit(picture), x=0.25, y=-0.5), (1, 0, 0.25 * width, 0, 1, -0.5 * height)),
+    ):
+        np.testing.assert_array_equal(levels(ours), warp(picture, matrix))
 
 
 def test_any_matrix_is_pil(photo):
@@ -112,8 +115,8 @@ def test_bilinear_between_two_pixels_is_their_mean_and_outside_is_the_fill():
     [
         (lambda x: affine(x, np.zeros(5)), r"matrix: expected 6 numbers, found shape \(5,\)"),
         (lambda x: rotate(x, 3, resample="cubic"), "resample: .*nearest.* found 'cubic'"),
-        (lambda x: shear_x(x, 0.1, fill=128), "fill: .*0..1, found 128"),
-        (lambda x: translate_y(x[0], 0.1), "image: expected one image"),
+        (lambda x: shear(x, x=0.1, fill=128), "fill: .*0..1, found 128"),
+        (lambda x: translate(x[0], y=0.1), "image: expected one image"),
     ],
 )
 def test_bad_options_are_named(call, message):

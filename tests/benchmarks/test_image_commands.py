@@ -181,6 +181,40 @@ def test_bad_options_are_named_before_anything_is_made(given, message, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["pretrain", "features", "finetune"])
+@pytest.mark.parametrize("extra", [(), ("--overwrite",)])
+def test_files_of_others_are_left_alone_before_images_are_opened(command, extra, tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("kept")
+    extra = () if command == "features" else extra
+    given = [command, "--folder", "nowhere", "--out", str(tmp_path), *extra]
+    assert main(given) == 2
+    said = capsys.readouterr().err
+    assert said == (
+        f"error: {tmp_path}: expected an empty folder or a benchmark's, found other files "
+        "(thesis.txt)\n"
+    )
+    (tmp_path / "report.md").write_text("of an earlier run")
+    (tmp_path / "table.md").write_text("of an earlier run")
+    assert main(given) == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert [path.read_text() for path in tmp_path.glob("*.txt")] == ["kept"]
+    assert main([*given[: -2 - len(extra)], "--out", str(tmp_path / "thesis.txt")]) == 2
+    assert "--out: expected a folder, found the file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["pretrain", "features", "finetune"])
+def test_a_data_set_that_is_not_there_is_named(command, tmp_path, capsys, monkeypatch):
+    given = [command, "--dataset", "nosuch", "--out", str(tmp_path / "out")]
+    assert main([*given, "--data-dir", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: data_dir: expected nosuch as tensorflow-datasets prepares it")
+    assert f"to prepare it: tfds build nosuch --data_dir={tmp_path}" in said
+    monkeypatch.delenv("JAXAL_DATA", raising=False)
+    assert main(given) == 2
+    assert "JAXAL_DATA: expected" in capsys.readouterr().err
+    assert said.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("command", "extra"),
     [

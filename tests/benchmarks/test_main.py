@@ -211,8 +211,8 @@ def test_missing_extra_says_how_to_install(files, tmp_path, capsys, monkeypatch)
         (
             ("ntkcpl",),
             (
-                "default budgets are this benchmark's own",
-                "budgets are this benchmark's own",
+                "--preset paper, beside --dataset",
+                "Ours are the picks a round",
                 "typiclust",
                 "max_evaluations=None",
                 "features [n, d], float",

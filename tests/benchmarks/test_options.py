@@ -42,7 +42,7 @@ def test_lists_every_option_with_its_default():
         ({"kernel": 5}, "expected one of .*kernel_width.*, found 'kernel'"),
         ({"batch_size": 5}, "found 'batch_size'"),
         ({"risk": "cubic"}, "risk: expected one of squared, zero_one, found 'cubic'"),
-        ({"kernel_width": 3.0}, "kernel_width: expected a whole number, found 3.0"),
+        ({"kernel_width": 3.0}, "kernel_width: expected a whole number or none, found 3.0"),
         ({"num_candidates": "all"}, "num_candidates: expected a whole number or none"),
         ({"merge": 1}, "merge: expected true or false, found 1"),
     ],

@@ -132,6 +132,7 @@ def test_check_gives_height_and_width(tmp_path, full):
         path = tmp_path / f"x.{kind}"
         Image.fromarray(COLOUR).save(path)
         assert probe_image(path, full=full) == (6, 9)
+        assert probe_image(io.BytesIO(path.read_bytes()), full=full) == (6, 9)
 
 
 def with_thumbnail(pixels):

@@ -1,8 +1,10 @@
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,22 @@ def image_field(shape):
     }
 
 
+def write_array_record(path, records):
+    writer = array_record.ArrayRecordWriter(str(path), "group_size:1")
+    for record in records:
+        writer.write(record)
+    writer.close()
+
+
+def write_tfrecord(path, records):
+    """Write records in frames whose checksums, which are not compared, are 0."""
+    frames = (struct.pack("<QI", len(record), 0) + record + bytes(4) for record in records)
+    path.write_bytes(b"".join(frames))
+
+
+WRITERS = {"array_record": write_array_record, "tfrecord": write_tfrecord}
+
+
 def prepare(
     folder,
     images,
@@ -48,6 +66,7 @@ def prepare(
     label="label",
     supervised=None,
     masks=None,
+    file_format="array_record",
 ):
     """Write a split "train" as tensorflow-datasets does, without TensorFlow."""
     from tensorflow_datasets.proto import tf_example_pb2
@@ -68,8 +87,7 @@ def prepare(
     lengths = [len(part) for part in np.array_split(np.arange(len(images)), shards)]
     rows = iter(range(len(images)))
     for shard, length in enumerate(lengths):
-        name = f"tiny-train.array_record-{shard:05d}-of-{shards:05d}"
-        writer = array_record.ArrayRecordWriter(str(folder / name), "group_size:1")
+        records = []
         for row in [next(rows) for _ in range(length)]:
             example = tf_example_pb2.Example()
             feature = example.features.feature
@@ -80,10 +98,11 @@ def prepare(
                 feature[label].int64_list.value.append(labels[row])
             if masks is not None:
                 feature["mask"].bytes_list.value.append(masks[row])
-            writer.write(example.SerializeToString())
-        writer.close()
+            records.append(example.SerializeToString())
+        path = folder / f"tiny-train.{file_format}-{shard:05d}-of-{shards:05d}"
+        WRITERS[file_format](path, records)
     info = {
-        "fileFormat": "array_record",
+        "fileFormat": file_format,
         "name": "tiny",
         "version": version,
         "splits": [
@@ -117,9 +136,10 @@ def prepare_shuffled(folder, **options):
     )
 
 
+@pytest.mark.parametrize("file_format", list(WRITERS))
 @pytest.mark.parametrize("shards", [1, 3])
-def test_rows_are_in_the_order_of_the_ids(tmp_path, shards):
-    prepare_shuffled(tmp_path, shards=shards)
+def test_rows_are_in_the_order_of_the_ids(tmp_path, shards, file_format):
+    prepare_shuffled(tmp_path, shards=shards, file_format=file_format)
     source = open_tfds("tiny", "train", tmp_path)
     assert isinstance(source, ImageSource) and len(source) == 6
     assert source.labels.tolist() == LABELS and source.labels.dtype == np.int32
@@ -149,10 +169,13 @@ def test_other_images_under_the_same_name_are_told_apart(tmp_path):
     assert found[0] == found[1] != found[2]
 
 
-def test_part_of_a_split_keeps_the_order(tmp_path):
-    prepare_shuffled(tmp_path)
+@pytest.mark.parametrize("file_format", list(WRITERS))
+def test_part_of_a_split_keeps_the_order(tmp_path, file_format):
+    prepare_shuffled(tmp_path, shards=2, file_format=file_format)
     source = open_tfds("tiny", "train[1:4]", tmp_path)
     np.testing.assert_array_equal(source.load(np.arange(3)), PIXELS[sorted(STORED[1:4])])
+    ends = open_tfds("tiny", "train[5:]+train[:1]", tmp_path)
+    np.testing.assert_array_equal(ends.load(np.arange(2)), PIXELS[sorted(STORED[::5])])
 
 
 @pytest.mark.parametrize("ids", [None, list("fedcba"), [f"a_{i % 3}" for i in range(6)]])
@@ -243,18 +266,67 @@ def test_images_of_several_sizes_need_size(tmp_path):
     np.testing.assert_array_equal(loaded[1], images[1])
 
 
-def test_damaged_images_are_named(tmp_path):
-    images = [png(x) for x in PIXELS]
-    images[3] = images[3][:40]
-    images[4] = png(PIXELS[4, :3])
-    prepare(tmp_path, images)
-    source = open_tfds("tiny", "train", tmp_path)
-    with pytest.raises(ValueError, match=r"row 3 of tiny/1.0.0, train: cannot be decoded \("):
-        source.load(np.array([0, 3]))
-    with pytest.raises(ValueError, match=r"row 4 of .*image of 4×5 pixels, found 3×5"):
+@pytest.mark.parametrize("file_format", list(WRITERS))
+def test_images_that_cannot_be_read_are_left_out_and_listed(tmp_path, file_format):
+    images = [png(PIXELS[row]) for row in STORED]
+    images[0] = images[0][:40]  # of row 3
+    images[2] = png(PIXELS[5, :3])  # of row 5
+    ids = [f"train_{row:05d}" for row in STORED]
+    labels = [LABELS[row] for row in STORED]
+    prepare(tmp_path, images, ids=ids, labels=labels, file_format=file_format)
+    said = r"tiny/1.0.0, train: left out 2 of 6 images .*: record 0 \(train_00003\) \("
+    with pytest.warns(UserWarning, match=said):
+        source = open_tfds("tiny", "train", tmp_path)
+    assert [name for name, _ in source.problems] == [
+        "record 0 (train_00003)",
+        "record 2 (train_00005)",
+    ]
+    assert source.problems[1][1] == "expected (4, 5) pixels, found (3, 5)"
+    kept = [0, 1, 2, 4]
+    assert len(source) == 4 and source.labels.tolist() == [LABELS[row] for row in kept]
+    np.testing.assert_array_equal(source.load(np.arange(4)), PIXELS[kept])
+    assert source.describe()["rows"] == 4 and source.describe()["order"] == "id"
+    with pytest.raises(ValueError, match=r"rows: expected indices in 0..3, found 4"):
         source.load(np.array([4]))
-    with pytest.raises(ValueError, match=r"rows: expected indices in 0..5, found 6"):
-        source.load(np.array([6]))
+    with pytest.raises(ValueError, match=r"name: .*found 2 of 6 in tiny/1.0.0, train that cannot"):
+        open_tfds("tiny", "train", tmp_path, unreadable="raise")
+    for option in ("unreadable", "check"):
+        with pytest.raises(ValueError, match=f"{option}: expected one of .*found 'ignore'"):
+            open_tfds("tiny", "train", tmp_path, **{option: "ignore"})
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_was_left_out_tells_sources_apart(tmp_path):
+    found = []
+    for bad in (1, 4):
+        images = [png(x) for x in PIXELS]
+        images[bad] = bytes(len(images[bad]))
+        prepare(tmp_path / str(bad), images + [png(PIXELS[0])] * (bad == 4))
+        found.append(open_tfds("tiny", "train", tmp_path / str(bad)).describe()["left_out"])
+    assert found[0] != found[1]
+
+
+def test_no_readable_image_is_refused(tmp_path):
+    prepare(tmp_path, [b"no image"] * 2)
+    with pytest.raises(ValueError, match=r"name: .*found 2 of 2 in .*record 0 \(not an image"):
+        open_tfds("tiny", "train", tmp_path)
+
+
+def test_decoding_finds_damage_that_headers_do_not_show(tmp_path):
+    buffer = io.BytesIO()
+    Image.fromarray(RNG.integers(0, 256, (64, 64, 3), np.uint8)).save(buffer, "PNG")
+    whole = buffer.getvalue()
+    # A chunk of pixels whose checksum is right, but that is no compressed stream.
+    start = whole.index(b"IDAT")
+    broken = b"IDAT" + bytes(40)
+    broken = struct.pack(">I", 40) + broken + struct.pack(">I", zlib.crc32(broken))
+    prepare(tmp_path, [whole, whole[: start - 4] + broken + whole[-12:]], shape=(64, 64, 3))
+    source = open_tfds("tiny", "train", tmp_path)
+    assert source.problems == ()
+    with pytest.raises(ValueError, match=r"row 1 of tiny/1.0.0, train: cannot be decoded \("):
+        source.load(np.array([0, 1]))
+    with pytest.warns(UserWarning, match="left out 1 of 2"):
+        assert len(open_tfds("tiny", "train", tmp_path, check="decode")) == 1
 
 
 def test_newest_version_unless_one_is_named(tmp_path):
@@ -272,12 +344,20 @@ def test_what_is_not_prepared_is_named(tmp_path):
     command = f"tfds build tiny --data_dir={tmp_path} --file_format=array_record"
     with pytest.raises(ValueError, match=f"data_dir: expected tiny .*found no version.*{command}"):
         open_tfds("tiny", "train", tmp_path)
-    folder = prepare_shuffled(tmp_path)
+    prepare_shuffled(tmp_path)
+    with pytest.raises(ValueError, match=r"found no version of it in \S+, but tiny beside it; to"):
+        open_tfds("nosuch", "train", tmp_path)
     with pytest.raises(ValueError, match=r"split.*nowhere"):
         open_tfds("tiny", "nowhere", tmp_path)
     with pytest.raises(ValueError, match="size"):
         open_tfds("tiny", "train", tmp_path, size=0)
-    record = next(folder.glob("*.array_record-*"))
+
+
+@pytest.mark.parametrize("file_format", list(WRITERS))
+def test_damaged_files_are_named(tmp_path, file_format):
+    folder = prepare_shuffled(tmp_path, file_format=file_format)
+    command = f"tfds build tiny --data_dir={tmp_path} --file_format=array_record"
+    record = next(folder.glob(f"*.{file_format}-*"))
     whole = record.read_bytes()
     record.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=f"data_dir: expected .*{command}"):
@@ -287,12 +367,29 @@ def test_what_is_not_prepared_is_named(tmp_path):
         open_tfds("tiny", "train", tmp_path)
 
 
+def test_records_of_another_kind_are_named(tmp_path):
+    folder = prepare_shuffled(tmp_path, file_format="tfrecord")
+    record = next(folder.glob("*.tfrecord-*"))
+    for records, reason in (([b"\xff" * 9] * 6, "record 0 is damaged"), ([b""] * 5, "5 records")):
+        write_tfrecord(record, records)
+        with pytest.raises(ValueError, match=f"data_dir: expected .*{reason}"):
+            open_tfds("tiny", "train", tmp_path)
+
+
+def test_tfrecord_is_what_is_meant_where_nothing_is_said(tmp_path):
+    folder = prepare_shuffled(tmp_path, file_format="tfrecord")
+    info = json.loads((folder / "dataset_info.json").read_text())
+    del info["fileFormat"]
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    assert open_tfds("tiny", "train", tmp_path).labels.tolist() == LABELS
+
+
 def test_other_file_formats_are_named(tmp_path):
     folder = prepare_shuffled(tmp_path)
     info = json.loads((folder / "dataset_info.json").read_text())
-    info["fileFormat"] = "tfrecord"
+    info["fileFormat"] = "riegeli"
     (folder / "dataset_info.json").write_text(json.dumps(info))
-    with pytest.raises(ValueError, match=r"array_record files, found .*tfrecord.*tfds build tiny"):
+    with pytest.raises(ValueError, match=r"tfrecord files, found .*riegeli.*tfds build tiny"):
         open_tfds("tiny", "train", tmp_path)
 
 
@@ -306,8 +403,9 @@ def test_data_without_images_is_named(tmp_path):
         open_tfds("tiny", "train", tmp_path)
 
 
-def test_tensorflow_is_not_imported(tmp_path):
-    prepare_shuffled(tmp_path)
+@pytest.mark.parametrize("file_format", list(WRITERS))
+def test_tensorflow_is_not_imported(tmp_path, file_format):
+    prepare_shuffled(tmp_path, file_format=file_format)
     code = (
         "import sys, numpy as np\n"
         "from jaxal.data import open_tfds\n"
@@ -316,6 +414,27 @@ def test_tensorflow_is_not_imported(tmp_path):
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "(6, 4, 5, 3) False"
+
+
+@pytest.mark.slow
+def test_tfrecord_files_as_tensorflow_writes_and_reads_them(tmp_path, monkeypatch):
+    tf = pytest.importorskip("tensorflow")
+    import tensorflow_datasets
+
+    def write(path, records):
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for record in records:
+                writer.write(record)
+
+    monkeypatch.setitem(WRITERS, "tfrecord", write)
+    folder = prepare_shuffled(tmp_path, shards=2, file_format="tfrecord")
+    source = open_tfds("tiny", "train", tmp_path)
+    read = tensorflow_datasets.builder_from_directory(folder).as_dataset(split="train")
+    entries = sorted(read.as_numpy_iterator(), key=lambda entry: entry["id"])
+    np.testing.assert_array_equal(
+        source.load(np.arange(6)), np.stack([entry["image"] for entry in entries])
+    )
+    assert source.labels.tolist() == [entry["label"] for entry in entries]
 
 
 def test_missing_package_is_named(tmp_path, monkeypatch):

@@ -237,6 +237,15 @@ def test_options_are_checked_before_the_first_label_is_paid_for(option):
         select_ntkcpl(KEY, make_pool(), batch_size=2, **option)
 
 
+def test_the_kernel_may_be_as_wide_as_the_features():
+    pool = make_pool()
+    width = np.shape(pool.features)[1]
+    found, wanted = (
+        select_ntkcpl(KEY, pool, batch_size=3, kernel_width=own)[0] for own in (None, width)
+    )
+    np.testing.assert_array_equal(found, wanted)
+
+
 def test_it_is_registered():
     assert get_strategy("ntkcpl").cold_start
     for space, needs in (("self", {"probs"}), ("al", {"probs", "hidden"})):
