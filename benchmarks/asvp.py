@@ -8,8 +8,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import jax
 import numpy as np
 
 from benchmarks.asvp_plan import describe_plan, project
@@ -26,7 +27,9 @@ from benchmarks.asvp_runs import (
     run_one,
     scores_of,
 )
+from benchmarks.asvp_scales import BUDGETS, SCALES, fill_in
 from benchmarks.finetune_runs import make_configs, prepare_images
+from benchmarks.folder import check_folder
 from benchmarks.image_encoders import (
     LoadedEncoder,
     add_encoder,
@@ -39,12 +42,15 @@ from benchmarks.measuring import describe_device
 from benchmarks.outcomes import describe_time, require, stop
 from benchmarks.pretraining import pretrain_small
 from benchmarks.tables import write_csv
+from jaxal.asktell import ask, start
 from jaxal.asvp import PIPELINES, PipelineConfig, lpft_until_refreshed
 from jaxal.checks import check_batch_size, check_number, check_positive
 from jaxal.costs import DEFAULT_PRICES, Prices
 from jaxal.records import describe
 from jaxal.select import STRATEGIES
+from jaxal.train.batches import next_capacity
 from jaxal.train.network import METHODS, ImageNetwork
+from jaxal.train.recipes import FinetuneConfig, LpftConfig
 
 __all__ = ["HELP", "add_arguments", "main"]
 
@@ -68,41 +74,8 @@ each run as it goes; --resume goes on."""
 
 _OWN = ("results.csv", "scores.csv", "table.md", "curves.png", "costs.png", "scores.png")
 _SETTINGS, _RUNS, _FEATURES = "settings.json", "runs", "features"
-_NAMES = {"confidence": "least-confidence"}
 
 
-class Scale(NamedTuple):
-    """What a scale stands for, where the command line says nothing else."""
-
-    dataset: str
-    encoder: str
-    size: int
-    recipe: str  # of `finetune_runs.SCALES`
-    strategies: tuple[str, ...]
-    seeds: int
-    width: int | None = None
-
-
-_PAPER = ("margin", "confidence", "badge", "activeft")
-_SCALES = {
-    "smoke": Scale("digits", "conv4", 16, "small", ("margin",), 1, width=32),
-    "cpu": Scale("cifar10", "conv4", 32, "small", ("margin", "badge"), 3),
-    "paper": Scale("cifar10", "resnet50", 224, "cifar10", _PAPER, 3),
-}
-_BUDGETS: dict[str, dict[str, tuple[int, ...]]] = {
-    "smoke": {"digits": (20, 20, 40, 80)},
-    "cpu": {
-        "digits": (20, 20, 20, 40, 40, 60, 100),
-        "cifar10": (100, 100, 200, 200, 400, 500, 500),
-    },
-    # Published for ImageNet and CIFAR-10; the others are ours.
-    "paper": {
-        "cifar10": (200,) * 10,
-        "cifar100": (1000,) * 10,
-        "oxford_iiit_pet": (37,) * 10,
-        "imagenet2012": (10_000,) * 10 + (50_000,) * 6,
-    },
-}
 # With so much to do that every epoch of a training is worth saving.
 _LONG = 300.0  # seconds of a training
 
@@ -112,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_images(parser)
     add_encoder(parser)
     parser.set_defaults(encoder=None)
-    parser.add_argument("--scale", choices=list(_SCALES), default="smoke", help="default smoke")
+    parser.add_argument("--scale", choices=list(SCALES), default="smoke", help="default smoke")
     parser.add_argument(
         "--pipelines", nargs="+", default=list(PIPELINES), metavar="P", help="default all three"
     )
@@ -184,7 +157,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run all pipelines, report; return the exit status."""
     require("matplotlib")
-    args = _filled(args)
+    args = fill_in(args)
     prices = _check(args)
     images = open_images(args)
     budgets, runs = _plan_runs(args, images)
@@ -204,31 +177,12 @@ def main(args: argparse.Namespace) -> int:
     job = job._replace(network=dataclasses.replace(job.network, checkpoints=long))
     try:
         job = _with_features(args, job)
+        _warm_up(job, runs)
         rows, scores = _run_all(args.out, job, runs)
     except KeyboardInterrupt:
         return stop(args.out)
     report(args.out, rows, scores, job, prices, target=args.target, title=_title(args, encoder))
     return 0
-
-
-def _filled(args: argparse.Namespace) -> argparse.Namespace:
-    """Fill in what the scale says."""
-    scale = _SCALES[args.scale]
-    given = dict(vars(args))
-    if not (args.dataset or args.folder or args.images):
-        given["dataset"] = scale.dataset
-    if args.encoder is None:
-        given["encoder"] = scale.encoder
-        for name in ("size", "width"):
-            if given[name] is None:
-                given[name] = getattr(scale, name)
-    if args.seeds is None:
-        given["seeds"] = scale.seeds
-    names = [_NAMES.get(name, name) for name in args.strategies or scale.strategies]
-    given["strategies"] = list(dict.fromkeys([*names, "random"]))
-    if args.compare is None:
-        given["compare"] = list(METHODS) if args.scale == "smoke" else []
-    return argparse.Namespace(**given)
 
 
 def _check(args: argparse.Namespace) -> Prices:
@@ -258,7 +212,7 @@ def _plan_runs(args: argparse.Namespace, images: Images) -> tuple[tuple[int, ...
         raise ValueError("images: expected labels of the pool, which stand for those one pays for")
     if images.test is None or images.test.labels is None:
         raise ValueError("images: expected a test set with labels")
-    budgets = args.budgets or _BUDGETS[args.scale].get(args.dataset or "")
+    budgets = args.budgets or BUDGETS[args.scale].get(args.dataset or "")
     if not budgets:
         raise ValueError(f"--budgets: expected some for {images.name} at --scale {args.scale}")
     for size in budgets:
@@ -285,7 +239,7 @@ def _make_job(
     budgets: tuple[int, ...],
     side: int,
 ) -> Job:
-    scale = _SCALES[args.scale]
+    scale = SCALES[args.scale]
     recipe = "imagenet" if args.scale == "paper" and images.name == "imagenet2012" else scale.recipe
     given = argparse.Namespace(**{**vars(args), "scale": recipe, "statistics": None})
     single, both = make_configs(given, images.name, side)
@@ -321,8 +275,7 @@ def _open(args: argparse.Namespace, images: Images, encoder: LoadedEncoder) -> N
             "test": None if images.test is None else images.test.describe(),
         }
     )
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out: expected a folder, found the file {out}")
+    check_folder(out, (_SETTINGS, _RUNS))
     if args.overwrite:
         for name in (*_OWN, _SETTINGS, "encoder.npz", *_feature_files()):
             (out / name).unlink(missing_ok=True)
@@ -330,8 +283,6 @@ def _open(args: argparse.Namespace, images: Images, encoder: LoadedEncoder) -> N
     out.mkdir(parents=True, exist_ok=True)
     path = out / _SETTINGS
     if not path.exists():
-        if any(not x.name.startswith(".") for x in out.iterdir()):
-            raise ValueError(f"{out}: holds other files; choose another --out, or --overwrite")
         path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
         return
     found = json.loads(path.read_text(encoding="utf-8"))
@@ -370,6 +321,36 @@ def _with_features(args: argparse.Namespace, job: Job) -> Job:
     seconds = time.perf_counter() - began if known is None else known
     clock.write_text(f"{seconds}\n")
     return job._replace(features=features, embed_seconds=seconds)
+
+
+def _warm_up(job: Job, runs: Sequence[Run]) -> None:
+    """Compile what the runs have in common, so that the first of them is not charged for it."""
+    network, config = job.network, job.config
+    if any(c.schedule.milestones for c in (network.ft, *network.lpft)):
+        return  # long ones: compilation is nothing beside them
+    few = dataclasses.replace(
+        network, ft=_few(network.ft), lpft=LpftConfig(*map(_few, network.lpft)), checkpoints=False
+    )
+    # Labelled sets are padded: those of one padded size share programs.
+    for count in {next_capacity(end): end for end in job.ends}.values():
+        for method in dict.fromkeys(("lpft", config.tuning, *config.compare)):
+            few.train(jax.random.key(0), np.arange(count), np.zeros(count, np.int32), method)
+    count = job.ends[0]
+    state = start(
+        len(job.features),
+        network.num_classes,
+        seed=0,
+        labeled=np.arange(count),
+        labels=np.arange(count) % network.num_classes,
+    )
+    for strategy in dict.fromkeys(run.strategy for run in runs):
+        if not STRATEGIES[strategy].oracle and count < len(job.features):
+            ask(state, strategy, job.features, 1, head=config.head)
+
+
+def _few(config: FinetuneConfig) -> FinetuneConfig:
+    """Shorten a training to its first epochs; its step is the same program."""
+    return config._replace(epochs=min(config.epochs, int(config.schedule.warmup_epochs) + 1))
 
 
 def _run_all(out: Path, job: Job, runs: Sequence[Run]) -> tuple[list[Row], list[dict[str, Any]]]:
