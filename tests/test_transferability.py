@@ -131,3 +131,77 @@ def test_statistics_of_a_pool(chunk_size):
     np.testing.assert_allclose(std, x.astype(np.float64).std(0), rtol=1e-8)
     with pytest.raises(ValueError, match="features"):
         feature_statistics(np.full((3, 2), np.inf))
+
+
+def fixed_point(x, y, iterations=200, copied=False):
+    """LogME by its published iteration; ``copied``: as its widely copied implementation counts."""
+    n, d = x.shape
+    u, s, _ = np.linalg.svd(x, full_matrices=False)
+    sigma, k = s**2, min(n, d)
+    z2 = (u.T @ y) ** 2
+    rest = max(y @ y - z2.sum(), 0)
+    alpha = beta = 1.0
+    for _ in range(iterations):
+        t = alpha / beta
+        gamma = (sigma / (sigma + t)).sum()
+        m = (sigma * z2 / (t + sigma) ** 2).sum()
+        r = (z2 / (1 + sigma / t) ** 2).sum() + rest
+        alpha, beta = gamma / m, (n - gamma) / r
+    counted = d if copied else k
+    log = counted / 2 * np.log(alpha) + n / 2 * np.log(beta)
+    log -= 0.5 * np.log(alpha + beta * sigma).sum() + beta * r / 2 + alpha * m / 2
+    return (log - n / 2 * np.log(2 * np.pi)) / n, alpha
+
+
+def test_agrees_with_the_published_iteration():
+    x, labels = draw(80, 6)
+    y = np.eye(3)[labels]
+    iterated = np.mean([fixed_point(x, y[:, c])[0] for c in range(3)])
+    assert logme(x, labels) == pytest.approx(iterated, rel=1e-5)
+    copied = np.mean([fixed_point(x, y[:, c], copied=True)[0] for c in range(3)])
+    assert copied == pytest.approx(iterated)
+
+
+def test_the_copied_implementation_counts_weights_that_no_sample_touches():
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(40, 200)), rng.integers(3, size=40)
+    for c in range(3):
+        y = (labels == c).astype(float)
+        right, alpha = fixed_point(x, y, iterations=10)
+        wrong, _ = fixed_point(x, y, iterations=10, copied=True)
+        assert wrong - right == pytest.approx((200 - 40) / 2 * np.log(alpha) / 40)
+        best = log_evidence(class_moments(x, labels)).evidence[c]
+        assert right <= best + 1e-6 < wrong
+
+
+def plain_push(x, labels, sigmas, step, most):
+    """PED one pair at a time."""
+    classes = np.unique(labels)
+    start = np.array([x[labels == c].mean(0) for c in classes])
+    radii = [np.sqrt(x[labels == c].var(0).sum()) for c in classes]
+    means, first = start.copy(), None
+    for taken in range(most):
+        moved = np.zeros_like(means)
+        for i in range(len(classes)):
+            for j in range(len(classes)):
+                apart = means[i] - means[j]
+                distance = np.linalg.norm(apart)
+                force = max(sigmas * (radii[i] + radii[j]) - distance, 0)
+                if i != j and distance > 0:
+                    moved[i] += apart / distance * min(0.5 * step**2 * force, force)
+        total = np.linalg.norm(moved, axis=1).sum()
+        if total == 0:
+            break
+        means = means + moved
+        first = total if first is None else first
+        if taken and total <= first / 2:
+            break
+    return means - start
+
+
+@pytest.mark.parametrize("step", [0.1, 0.7])
+def test_classes_are_pushed_as_pair_by_pair(step):
+    x, labels = draw(90, 5, classes=6, spread=0.7)
+    info = push_apart(class_moments(x, labels), num_sigmas=0.6, time_step=step, max_steps=6)
+    np.testing.assert_allclose(info.shifts, plain_push(x, labels, 0.6, step, 6), atol=1e-10)
+    assert 1 < info.num_steps <= 6 and np.abs(info.shifts).max() > 0
