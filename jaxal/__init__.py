@@ -13,6 +13,7 @@ The functions most used are here; each layer is a module of its own:
 * `jaxal.models`: encoders, heads and published weights.
 * `jaxal.train`: heads, fine-tuning, pre-training without labels, evaluation, checkpoints.
 * `jaxal.sharding`: batches over several devices.
+* `jaxal.asvp`: selection by a proxy beside fine-tuning in every round, with what both cost.
 """
 
 from jaxal.active import ask, cancel, fit_head, load, relabel, run, save, skip, start, tell

@@ -17,7 +17,7 @@ def test_examples_run(tmp_path, monkeypatch):
     np.save(tmp_path / "features.npy", features.astype(np.float32))
     np.save(tmp_path / "labels.npy", labels)
     monkeypatch.chdir(tmp_path)
-    ask, tell, run, images = re.findall(
+    ask, tell, run, images, pipeline = re.findall(
         r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S
     )
 
@@ -37,8 +37,11 @@ def test_examples_run(tmp_path, monkeypatch):
     exec(run, later)
     assert later["state"].labeled.size == 30
 
-    exec(images, {})
+    pictures: dict = {}
+    exec(images, pictures)
     assert np.load(tmp_path / "pool.npy").shape == (8, 200)
+    exec(pipeline, pictures)
+    assert (tmp_path / "asvp" / "final-6.npz").exists()
 
 
 def test_set_up_commands_come_first():
