@@ -20,10 +20,10 @@ from jaxal.asvp import (
     enough_labels,
     every_round,
     falling,
-    narrowing,
     never,
     refreshed_at,
     run_pipeline,
+    saturating,
     selection_seconds,
     slowing,
 )
@@ -47,7 +47,7 @@ __all__ = [
 
 TRIGGERS: dict[str, Trigger] = {
     rule.__name__: rule
-    for rule in (slowing, narrowing, falling, enough_labels, at_labels, every_round, never)
+    for rule in (saturating, slowing, falling, enough_labels, at_labels, every_round, never)
 }
 
 

@@ -23,8 +23,8 @@ __all__ = [
     "enough_labels",
     "every_round",
     "falling",
-    "narrowing",
     "never",
+    "saturating",
     "score_features",
     "slowing",
 ]
@@ -170,27 +170,30 @@ def falling(history: Sequence[Score], *, patience: int = 1) -> bool:
     return len(scores) > 0 and len(scores) - 1 - int(scores.argmax()) >= patience
 
 
-def narrowing(history: Sequence[Score], *, share: float = 0.5, patience: int = 1) -> bool:
-    """Refresh once moving the classes apart gains little over the features as they are.
+def saturating(history: Sequence[Score], *, share: float = 0.25, patience: int = 1) -> bool:
+    """Refresh once what fine-tuning would gain over the features as they are stops growing.
 
-    The gain a sample, moved less unmoved, is compared to the first of the same features.
+    The gain is the score of the moved features less that of the features as they are. While it
+    grows with every label, labels are too few to tell where classes should move. Its growth a
+    label, between rounds, is compared to the largest of the same features.
 
     Args:
       history: of the scores.
-      share: of the first gain, below which a round counts.
-      patience: such rounds in a row that it takes.
+      share: of the largest growth, below which a round counts as flat.
+      patience: flat rounds in a row that it takes.
 
     Raises:
       ValueError: no scores, or an option out of its range.
     """
     check_number(share, "share", least=0, above=True)
     check_positive(patience, "patience")
-    _, before = _series(history, "logme")
+    counts, before = _series(history, "logme")
     _, after = _series(history, "ped_logme")
-    gains = after - before
-    if len(gains) < patience + 1:
+    if len(counts) < patience + 2:
         return False
-    return gains[0] > 0 and bool((gains[-patience:] < share * gains[0]).all())
+    rates = np.diff(after - before) / np.diff(counts)
+    steepest = rates[:-patience].max()
+    return steepest > 0 and bool((rates[-patience:] < share * steepest).all())
 
 
 def _last(history: Sequence[Score]) -> Score:

@@ -9,8 +9,8 @@ from jaxal.asvp.triggers import (
     enough_labels,
     every_round,
     falling,
-    narrowing,
     never,
+    saturating,
     score_features,
     slowing,
 )
@@ -49,18 +49,28 @@ def test_falling_looks_for_the_best():
     assert falling(history([0.0, 0.1, 0.05, 0.09]), patience=2)
 
 
-def test_narrowing_compares_what_moving_gains():
-    before = [0.0, 0.1, 0.2]
-    assert not narrowing(history([0.4, 0.5, 0.5], before))
-    assert narrowing(history([0.4, 0.5, 0.3], before))
-    assert not narrowing(history([0.4, 0.5, 0.3], before), patience=2)
-    assert not narrowing(history([0.0, 0.0, 0.0], before))
+def test_saturating_watches_what_moving_gains():
+    def fires(gains, **options):
+        before = np.linspace(-0.3, -0.2, len(gains))
+        return saturating(history(before + np.array(gains), before), **options)
+
+    assert not fires([0.0, 0.1])
+    assert not fires([0.0, 0.1, 0.15])
+    assert fires([0.0, 0.1, 0.12])
+    # Beside its steepest growth, which need not be the first.
+    assert not fires([0.0, 0.01, 0.11, 0.16]) and fires([0.0, 0.01, 0.11, 0.12])
+    assert fires([0.0, 0.1, 0.15], share=0.6)
+    assert not fires([0.0, 0.1, 0.12], patience=2) and fires([0.0, 0.1, 0.12, 0.13], patience=2)
+    assert not fires([0.0, 0.0, 0.0]) and not fires([0.2, 0.1, 0.0])
+    # A label, not a round.
+    counts, before = [100, 200, 500], np.zeros(3)
+    assert saturating(history([0.0, 0.1, 0.15], before, counts=counts))
 
 
 def test_refreshed_features_begin_a_history_of_their_own():
     old = history([0.0, 0.1, 0.12])
     new = history([0.5], counts=[300], version=1)
-    for rule in (slowing, falling, narrowing):
+    for rule in (slowing, falling, saturating):
         assert not rule([*old, *new])
 
 
@@ -76,7 +86,7 @@ def test_counts_of_labels():
     assert not at_labels(once, counts=250) and at_labels(once, counts=(250, 350))
 
 
-@pytest.mark.parametrize("rule", [slowing, falling, narrowing])
+@pytest.mark.parametrize("rule", [slowing, falling, saturating])
 def test_scores_that_could_not_be_computed_count_for_nothing(rule):
     nan = float("nan")
     assert not rule(history([nan, nan, nan]))
@@ -90,7 +100,7 @@ def test_scores_that_could_not_be_computed_count_for_nothing(rule):
         (slowing, {"share": 0}, "share"),
         (slowing, {"patience": 0}, "patience"),
         (falling, {"patience": -1}, "patience"),
-        (narrowing, {"share": -1.0}, "share"),
+        (saturating, {"share": -1.0}, "share"),
         (enough_labels, {"per_class": 0}, "per_class"),
         (enough_labels, {"most": 0}, "most"),
         (at_labels, {"counts": 0}, "counts"),
@@ -101,7 +111,7 @@ def test_bad_options(rule, options, named):
         functools.partial(rule, **options)(history([0.0, 0.1, 0.1]))
 
 
-@pytest.mark.parametrize("rule", [slowing, falling, narrowing, enough_labels, at_labels])
+@pytest.mark.parametrize("rule", [slowing, falling, saturating, enough_labels, at_labels])
 def test_nothing_to_judge_by(rule):
     with pytest.raises(ValueError, match="history"):
         rule([])
