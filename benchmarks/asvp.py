@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.asvp_features import add_features, open_features
 from benchmarks.asvp_plan import describe_plan, project
 from benchmarks.asvp_report import report
 from benchmarks.asvp_runs import (
@@ -51,6 +52,7 @@ from jaxal.select import STRATEGIES
 from jaxal.train.batches import next_capacity
 from jaxal.train.network import METHODS, ImageNetwork
 from jaxal.train.recipes import FinetuneConfig, LpftConfig
+from jaxal.train.supervised import Prepare
 
 __all__ = ["HELP", "add_arguments", "main"]
 
@@ -62,6 +64,7 @@ random selection, what each costs, and the history of the scores that ASVP decid
 
 --scale smoke: the digits, a small network pre-trained on the way, a minute or two.
 --scale cpu: Conv-4 at 32 pixels on CIFAR-10, 100 to 2,000 labels; --weights from pretrain.
+With --features, those of any encoder, the network is a residual layer on them.
 --scale paper: the ASVP paper's budgets and trainings, ResNet-50 at 224 pixels; --weights of a
 self-supervised one. Its rounds on CIFAR-100 and the Pets, which are not published, are ours.
 
@@ -83,6 +86,7 @@ _LONG = 300.0  # seconds of a training
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command-line options."""
     add_images(parser)
+    add_features(parser)
     add_encoder(parser)
     parser.set_defaults(encoder=None)
     parser.add_argument("--scale", choices=list(SCALES), default="smoke", help="default smoke")
@@ -159,16 +163,20 @@ def main(args: argparse.Namespace) -> int:
     require("matplotlib")
     args = fill_in(args)
     prices = _check(args)
-    images = open_images(args)
-    budgets, runs = _plan_runs(args, images)
-    encoder = load_encoder(args)
-    side = images.train.load(np.zeros(1, np.int64)).shape[1]
-    _check_weights(args, encoder)
+    if args.features is None and args.test_features is None:
+        images = open_images(args)
+        budgets, runs = _plan_runs(args, images)
+        encoder = load_encoder(args)
+        prepare = prepare_images(encoder.preprocessing)
+        _check_weights(args, encoder)
+    else:
+        images, encoder, prepare = open_features(args)
+        budgets, runs = _plan_runs(args, images)
     if not args.plan:
         _open(args, images, encoder)
         if encoder.about["weights"] is None:
             encoder = _pretrained(args, encoder, images)
-    job = _make_job(args, images, encoder, budgets, side)
+    job = _make_job(args, images, encoder, budgets, prepare)
     projected = project(job, runs, args.device_rate)
     print(describe_plan(projected, prices, args.device_rate), flush=True)
     if args.plan:
@@ -181,7 +189,7 @@ def main(args: argparse.Namespace) -> int:
         rows, scores = _run_all(args.out, job, runs)
     except KeyboardInterrupt:
         return stop(args.out)
-    report(args.out, rows, scores, job, prices, target=args.target, title=_title(args, encoder))
+    report(args.out, rows, scores, job, prices, target=args.target, title=_title(images, encoder))
     return 0
 
 
@@ -237,19 +245,22 @@ def _make_job(
     images: Images,
     encoder: LoadedEncoder,
     budgets: tuple[int, ...],
-    side: int,
+    prepare: Prepare,
 ) -> Job:
     scale = SCALES[args.scale]
     recipe = "imagenet" if args.scale == "paper" and images.name == "imagenet2012" else scale.recipe
     given = argparse.Namespace(**{**vars(args), "scale": recipe, "statistics": None})
+    side = images.train.load(np.zeros(1, np.int64)).shape[1]
     single, both = make_configs(given, images.name, side)
+    if args.features is not None:  # there is nothing to augment
+        single, both = single._replace(augment=None), LpftConfig(*map(_plain, both))
     assert images.num_classes is not None and images.test is not None
     network = ImageNetwork(
         encoder.module,
         encoder.variables,
         images.train,
         images.num_classes,
-        prepare_images(encoder.preprocessing),
+        prepare,
         ft=single,
         lpft=both,
         mesh=find_mesh(),
@@ -263,6 +274,10 @@ def _make_job(
         config = config._replace(trigger=TRIGGERS[args.trigger])
     none = np.zeros((0, 0), np.float32)
     return Job(network, images.test, none, 0.0, budgets, config)
+
+
+def _plain(config: FinetuneConfig) -> FinetuneConfig:
+    return config._replace(augment=None)
 
 
 def _open(args: argparse.Namespace, images: Images, encoder: LoadedEncoder) -> None:
@@ -393,9 +408,9 @@ def _reporter(run: Run) -> Any:
     return tell
 
 
-def _title(args: argparse.Namespace, encoder: LoadedEncoder) -> Mapping[str, str]:
+def _title(images: Images, encoder: LoadedEncoder) -> Mapping[str, str]:
     return {
-        "title": f"{args.dataset or args.folder or args.images}, {encoder.name}",
+        "title": f"{images.name}, {encoder.name}",
         "encoder": str(encoder_settings(encoder)),
         "device": describe_device(),
     }

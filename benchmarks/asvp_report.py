@@ -1,5 +1,6 @@
 """Tables of the command asvp: accuracy, labels saved, costs, and final trainings compared."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from benchmarks.asvp_runs import Job, Row
 from benchmarks.report import cell, spread
 from benchmarks.tables import markdown
 from jaxal.costs import Cost, Prices, cost_of, labels_to_reach, sample_saving_ratio
+from jaxal.records import describe
 from jaxal.train.network import METHODS
 
 __all__ = ["Curve", "find_costs", "find_curves", "report"]
@@ -81,7 +83,8 @@ def report(
     if scores:
         paragraphs += ["## Refreshes", _tell_refreshes(rows, seeds)]
     paragraphs.append(f"Encoder {title['encoder']}; device {title['device']}.")
-    paragraphs.append(f"Fine-tuning {job.network.ft}; probe and fine-tuning {job.network.lpft}.")
+    recipes = describe({"ft": job.network.ft, "lpft": job.network.lpft, "config": job.config})
+    paragraphs.append(f"Configurations, lp being the first stage of lpft: {json.dumps(recipes)}.")
     text = "\n\n".join(paragraphs)
     (out / "table.md").write_text(text + "\n", encoding="utf-8")
     draw_curves(curves, strategies, out / "curves.png", title["title"])

@@ -48,9 +48,9 @@ def fill_in(args: argparse.Namespace) -> argparse.Namespace:
     """Fill in what the scale says."""
     scale = SCALES[args.scale]
     given = dict(vars(args))
-    if not (args.dataset or args.folder or args.images):
+    if not (args.dataset or args.folder or args.images or args.features):
         given["dataset"] = scale.dataset
-    if args.encoder is None:
+    if args.encoder is None and not args.features:
         given["encoder"] = scale.encoder
         for name in ("size", "width"):
             if given[name] is None:
