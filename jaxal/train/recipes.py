@@ -164,5 +164,5 @@ FT_SMALL = FinetuneConfig(
 # The probe sees the batch statistics that fine-tuning sees: a head of others has to be learnt anew.
 LPFT_SMALL = LpftConfig(
     FT_SMALL._replace(encoder=None, head=OptimizerConfig(learning_rate=0.1)),
-    FT_SMALL._replace(epochs=15, encoder=OptimizerConfig(learning_rate=1e-3, weight_decay=5e-4)),
+    FT_SMALL._replace(epochs=15),
 )
