@@ -217,6 +217,7 @@ def _select(
             )
             seconds = time.perf_counter() - began
             seconds -= sum(t.seconds for t in state.trainings[known:])
+            seconds += outputs.seconds if outputs else 0.0
             state = state._replace(active=active, seconds=(*state.seconds, seconds))
             run.save(state)
         state = state._replace(active=tell(state.active, oracle(state.active.pending)))
