@@ -233,7 +233,7 @@ def _plan_runs(args: argparse.Namespace, images: Images) -> tuple[tuple[int, ...
 
 
 def _check_weights(args: argparse.Namespace, encoder: LoadedEncoder) -> None:
-    if encoder.about["weights"] is None and args.scale != "smoke":
+    if encoder.about["weights"] is None and args.scale != "smoke" and not args.plan:
         raise ValueError(
             f"--weights: expected those of {encoder.name}, such as the command pretrain writes, "
             "whose random ones tell nothing"

@@ -35,5 +35,8 @@ def stop(out: Path, *, flag: str | None = "--resume") -> int:
 
 
 def describe_time(seconds: float) -> str:
-    """Say how long something will take, to a minute, or to a second under two minutes."""
-    return f"about {seconds:.0f} s" if seconds < 120 else f"about {seconds / 60:.0f} minutes"
+    """Say how long something will take: in seconds under two minutes, in hours from three on."""
+    if seconds < 120:
+        return f"about {seconds:.0f} s"
+    minutes = seconds / 60
+    return f"about {minutes:.0f} minutes" if minutes < 180 else f"about {minutes / 60:.0f} hours"
