@@ -187,7 +187,7 @@ def pretrain(
         batch is loaded at a time, one ahead.
       config: such as `SIMSIAM_CIFAR10`.
       view: makes a view of one image, ``(key, float32 [h, w, c] in 0..1) -> [h', w', c]``, such as
-        `jaxal.augment.simsiam_view`.
+        ``simsiam_view(size)`` of `jaxal.augment`.
       prepare: maps a batch of views to what the encoder reads; None for them as they are.
       variables: of the encoder, to start from; None for new ones.
       mesh: devices to lay batches over, from `jaxal.sharding.data_mesh`; None for the default one.
