@@ -173,6 +173,11 @@ def pretrain(
 ) -> Pretrained:
     """Pre-train an encoder without labels.
 
+    ::
+
+        encoder, view = get_encoder("resnet18_cifar"), simsiam_view(32)
+        found = pretrain(jax.random.key(0), encoder, images, config=SIMSIAM_CIFAR10, view=view)
+
     An epoch of n images takes ``ceil(n / train_batch_size)`` steps whose sizes differ by one at
     most. Each step makes two views of every image and lowers `simsiam_loss` or `nt_xent`.
 
