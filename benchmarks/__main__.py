@@ -3,7 +3,9 @@
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from benchmarks import (
     asvp,
@@ -134,12 +136,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _format_warning(message: Warning | str, *_: Any) -> str:
+    return f"warning: {message}\n"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     given = list(sys.argv[1:] if argv is None else argv)
     if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help")):
         given = ["digits", *given]
     args = _parser().parse_args(given)
+    warnings.formatwarning = _format_warning  # type: ignore[assignment]
     # What is measured runs in processes of its own, which find no memory if this one takes all.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     try:

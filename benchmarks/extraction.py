@@ -2,14 +2,14 @@
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.agreement import judge_features, linear_agreement
 from benchmarks.data import load_array
-from benchmarks.folder import check_folder
+from benchmarks.folder import check_folder, make_folder
 from benchmarks.image_encoders import (
     LoadedEncoder,
     add_encoder,
@@ -21,6 +21,7 @@ from benchmarks.image_encoders import (
 from benchmarks.image_figures import draw_map
 from benchmarks.images import Images, add_images, draw_rows, open_images
 from benchmarks.measuring import describe_device
+from benchmarks.origins import write_origin
 from benchmarks.outcomes import require, stop
 from benchmarks.tables import markdown
 from jaxal.checks import check_positive
@@ -31,10 +32,14 @@ __all__ = ["HELP", "add_arguments", "extract", "main"]
 HELP = """\
 Compute the features of a pool and of its test set by an encoder, on all devices there are.
 
-Writes train.npy and test.npy to --out, each with a .json that says what they are of, the labels
-where there are any (train_labels.npy, test_labels.npy), report.md and features.png. An interrupted
-extraction goes on by the same command; features of another encoder, weights or images are refused.
-The files serve `python -m benchmarks ntkcpl --features ...`."""
+Writes train.npy and test.npy to --out, each with a .json that says what they are of, report.md and
+features.png. Which image a row is of: train_files.txt has a folder's files, a line each;
+train_rows.npy says, where --limit or --holdout chose, which of all images they are;
+train_left_out.txt lists those that cannot be read. Where classes are known, train_labels.npy and
+classes.txt (their names, a line each). Likewise of the test set.
+
+An interrupted extraction goes on by the same command; features of another encoder, weights or
+images are refused. The files serve `python -m benchmarks ntkcpl --features ...`."""
 
 _JUDGED, _QUERIES, _MAPPED = 10_000, 5_000, 2_000
 _OWN = (
@@ -87,19 +92,30 @@ def extract(
     batch_size: int = 256,
     dtype: str = "float32",
 ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
-    """Compute or map the features of pool and test set.
+    """Compute or map the features of pool and test set, and write what their rows are.
+
+    What an earlier run wrote of labels and rows is written anew.
 
     Returns:
       Features ``[n, f]`` and labels ``[n]`` or None, of "train" and, where it is there, "test".
 
     Raises:
-      ValueError: files of another encoder or of other images, or bad images.
+      ValueError: files of another encoder or of other images, or of a test set that there is none
+        of now, or bad images.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
+    if images.test is None and (out / "test.npy").exists():
+        raise ValueError(
+            f"{out}: holds features of a test set, and there is none now; choose another --out, or "
+            "remove test.npy and test.json"
+        )
     apply = encode(encoder)
     found: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
-    sources = {"train": images.train, "test": images.test}
-    for name, source in sources.items():
+    sources = (
+        ("train", images.train, images.origin),
+        ("test", images.test, images.test_origin),
+    )
+    for name, source, origin in sources:
         if source is None:
             continue
         features = extract_features(
@@ -112,10 +128,22 @@ def extract(
             dtype=dtype,
             progress=_reporter(name),
         )
-        if source.labels is not None:
-            np.save(out / f"{name}_labels.npy", source.labels)
+        labels = out / f"{name}_labels.npy"
+        if source.labels is None:
+            labels.unlink(missing_ok=True)
+        else:
+            np.save(labels, source.labels)
+        write_origin(out, name, origin)
         found[name] = features, source.labels
+    _write_classes(out / "classes.txt", images.train.class_names)
     return found
+
+
+def _write_classes(path: Path, names: Sequence[str] | None) -> None:
+    if names is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.write_text("".join(f"{name}\n" for name in names), "utf-8", "surrogateescape")
 
 
 def _reporter(name: str) -> Callable[[int, int], None]:
@@ -153,6 +181,12 @@ def _report(
     paragraphs += [_judge(images, found)] if _can_judge(images) else []
     if reference is not None:
         paragraphs.append(_compare(args, images, found, reference))
+    for split, origin in (("train", images.origin), ("test", images.test_origin)):
+        if origin.left_out:
+            paragraphs.append(
+                f"{len(origin.left_out)} images cannot be read and are left out: "
+                f"{split}_left_out.txt lists them."
+            )
     paragraphs.append(f"Encoder {encoder_settings(encoder)}; device {describe_device()}.")
     text = "\n\n".join(paragraphs)
     (args.out / "report.md").write_text(text + "\n", encoding="utf-8")

@@ -21,7 +21,7 @@ from benchmarks.finetune_runs import (
     run_task,
     time_work,
 )
-from benchmarks.folder import check_folder
+from benchmarks.folder import check_folder, make_folder
 from benchmarks.image_encoders import (
     LoadedEncoder,
     add_encoder,
@@ -31,13 +31,13 @@ from benchmarks.image_encoders import (
 from benchmarks.image_figures import draw_accuracies, draw_history
 from benchmarks.images import Images, add_images, open_images
 from benchmarks.measuring import describe_device
-from benchmarks.outcomes import describe_time, require, stop
+from benchmarks.outcomes import describe_time, quieten, require, stop
 from benchmarks.tables import markdown, write_csv
-from jaxal.checks import check_positive
-from jaxal.records import describe
+from jaxal.checks import check_number, check_positive
+from jaxal.records import describe, fingerprint
 from jaxal.train.recipes import check_finetune
 
-__all__ = ["HELP", "add_arguments", "main"]
+__all__ = ["HELP", "add_arguments", "describe_labels", "main"]
 
 HELP = """\
 Train a pre-trained encoder on random labelled images: a linear probe on the frozen encoder (lp),
@@ -94,6 +94,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Train, report; return the exit status."""
     require("matplotlib")
+    quieten()
+    for name in ("learning_rate", "head_learning_rate"):
+        if getattr(args, name) is not None:
+            flag = f"--{name.replace('_', '-')}"
+            check_number(getattr(args, name), flag, least=0, above=True)
     check_folder(args.out, (*_OWN, _CHECKPOINTS))
     images = open_images(args)
     labels = _check(args, images)
@@ -174,6 +179,7 @@ def _open(args: argparse.Namespace, images: Images, encoder: LoadedEncoder) -> l
         {
             "images": images.train.describe(),
             "test": images.test.describe() if images.test is not None else None,
+            "labels": describe_labels(images),
             "encoder": encoder_settings(encoder),
             "scale": args.scale,
             **{name: getattr(args, name) for name in CHANGES},
@@ -184,7 +190,7 @@ def _open(args: argparse.Namespace, images: Images, encoder: LoadedEncoder) -> l
         for name in _OWN:
             (out / name).unlink(missing_ok=True)
         shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     if not (out / _SETTINGS).exists():
         if any((out / name).exists() for name in (*_OWN, _CHECKPOINTS)):
             raise ValueError(f"{out}: holds other results; choose another --out, or --overwrite")
@@ -204,6 +210,18 @@ def _open(args: argparse.Namespace, images: Images, encoder: LoadedEncoder) -> l
         json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     )
     return rows
+
+
+def describe_labels(images: Images) -> dict[str, Any]:
+    """Say what tells the labels from others, which the images' descriptions leave out."""
+    return {
+        "num_classes": images.num_classes,
+        "class_names": images.train.class_names,
+        **{
+            name: None if source is None or source.labels is None else fingerprint(source.labels)
+            for name, source in (("train", images.train), ("test", images.test))
+        },
+    }
 
 
 def _key(row: dict[str, Any]) -> tuple[str, int, int]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from benchmarks.data import Data
 from benchmarks.plan import Entry, Plan
 from jaxal.records import fingerprint
 
-__all__ = ["FEATURES", "RUNS", "check_folder", "open_folder"]
+__all__ = ["FEATURES", "RUNS", "check_folder", "make_folder", "open_folder"]
 
 FEATURES, RUNS = "features.npy", "runs"
 _SETTINGS = "settings.json"
@@ -29,10 +30,13 @@ def check_folder(out: Path, own: Collection[str]) -> None:
       own: names of the results, files or folders; any of them tells that others may stand beside.
 
     Raises:
-      ValueError: it is a file, or has files of others only.
+      ValueError: it is a file, has files of others only, or cannot be written to.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out: expected a folder, found the file {out}")
+    nearest = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise ValueError(f"--out: expected a folder that can be written to, found {out}")
     if not out.exists() or any((out / name).exists() for name in own):
         return
     others = sorted(path.name for path in out.iterdir() if path.is_file())
@@ -41,6 +45,20 @@ def check_folder(out: Path, own: Collection[str]) -> None:
             f"{out}: expected an empty folder or a benchmark's, found other files ({others[0]}"
             + (", …)" if len(others) > 1 else ")")
         )
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder of results where it is missing.
+
+    Raises:
+      ValueError: it cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"--out: expected a folder that can be made, found {out} ({error.strerror})"
+        ) from error
 
 
 def open_folder(out: Path, plan: Plan, data: Data | None, *, resume: bool, overwrite: bool) -> None:
@@ -75,7 +93,7 @@ def open_folder(out: Path, plan: Plan, data: Data | None, *, resume: bool, overw
                     f"{out}: holds results that these may stand beside; pass --resume to go on "
                     "with them, or --overwrite"
                 )
-    (out / RUNS).mkdir(parents=True, exist_ok=True)
+    make_folder(out / RUNS)
     temporary = out / f".{_SETTINGS}.tmp"
     temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     temporary.replace(out / _SETTINGS)

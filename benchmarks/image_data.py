@@ -49,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "from images",
         "With --encoder and one of the networks, features are made from the images of --dataset "
-        "(tensorflow-datasets) or --folder, once, and kept in --cache.",
+        "(digits, or tensorflow-datasets) or --folder, once, and kept in --cache; by default the "
+        "results are in ./results/DATASET-ENCODER. Images in .npy files, and parts of a pool: by "
+        "the command features, whose files --features and the like take.",
     )
     group.add_argument(
         "--weights",
@@ -57,8 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="of the encoder: what pretrain wrote, or published ones",
     )
-    group.add_argument("--width", type=int, metavar="N", help="of the encoder, not its own")
-    group.add_argument("--size", type=int, metavar="PIXELS", help="its images' side, not its own")
+    group.add_argument(
+        "--width", type=int, metavar="N", help="of the encoder, not its own or the weights'"
+    )
+    group.add_argument(
+        "--size", type=int, metavar="PIXELS", help="its images' side, not its own or the weights'"
+    )
     group.add_argument(
         "--folder", type=Path, metavar="DIR", help="images of the pool, a sub-folder a class"
     )
@@ -120,12 +126,14 @@ def name_images(args: argparse.Namespace) -> argparse.Namespace:
         raise ValueError(f"--budgets: expected some for {name}, which has none by default")
     # With files the digits are custom data: their own features are others.
     own = args.dataset in (None, "digits")
+    folder = f"{name}-{args.encoder}"
     return _changed(
         args,
         dataset="custom" if own else args.dataset,
         budgets=budgets,
         batch_size=_BATCH_SIZE if args.batch_size is None else args.batch_size,
-        cache=args.cache or Path("results/features") / f"{name}-{args.encoder}",
+        cache=args.cache or Path("results/features") / folder,
+        out=args.out or Path("results") / folder,
         images_of=name,
     )
 

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from benchmarks.flags import as_flags
 from jaxal.checks import check_positive
 from jaxal.chunking import map_rows
 from jaxal.models.encoders import ENCODERS, get_encoder
 from jaxal.models.fingerprints import tree_digest
 from jaxal.models.preprocess import Preprocessing, preprocess
-from jaxal.models.saved import is_saved, load_variables
+from jaxal.models.saved import is_saved, load_variables, read_about
 from jaxal.models.weights import import_weights, read_weights
 from jaxal.sharding import data_mesh, shard_batch
 
@@ -27,9 +28,11 @@ __all__ = [
     "encoder_settings",
     "find_mesh",
     "load_encoder",
+    "name_encoder",
 ]
 
 _CHUNK = 256
+_DEFAULT = "conv4"
 
 
 class LoadedEncoder(NamedTuple):
@@ -46,22 +49,22 @@ def add_encoder(parser: argparse.ArgumentParser, *, weights: bool = True) -> Non
     """Declare the flags that say which encoder is meant."""
     parser.add_argument(
         "--encoder",
-        default="conv4",
         choices=list(ENCODERS),
         metavar="NAME",
-        help=f"of {', '.join(ENCODERS)} (default conv4)",
+        help=f"of {', '.join(ENCODERS)} (default what pretrain wrote --weights of, else "
+        f"{_DEFAULT})",
     )
     parser.add_argument(
         "--width",
         type=int,
         metavar="N",
-        help="of the encoder, in place of its own (num_filters of conv4)",
+        help="of the encoder, in place of its own or the weights' (num_filters of conv4)",
     )
     parser.add_argument(
         "--size",
         type=int,
         metavar="PIXELS",
-        help="side that images are scaled to for the encoder, in place of its own",
+        help="side that images are scaled to for the encoder, in place of its own or the weights'",
     )
     if weights:
         parser.add_argument(
@@ -73,34 +76,70 @@ def add_encoder(parser: argparse.ArgumentParser, *, weights: bool = True) -> Non
         )
 
 
+def name_encoder(args: argparse.Namespace) -> argparse.Namespace:
+    """Fill in encoder, width and size from the weights, where `pretrain` wrote them.
+
+    What the command line says goes before.
+
+    Raises:
+      ValueError: a width or size below 1, or a damaged file.
+    """
+    for name in ("width", "size"):
+        if getattr(args, name) is not None:
+            check_positive(getattr(args, name), f"--{name}")
+    found = _found_in(getattr(args, "weights", None))
+    named = {"encoder": args.encoder or found.get("encoder", _DEFAULT)}
+    if found.get("encoder") == named["encoder"]:
+        usual = ENCODERS[named["encoder"]].preprocessing.size
+        width = found.get(_width_of(named["encoder"]))
+        named["width"] = width if args.width is None else args.width
+        # One that is the encoder's own need not be named.
+        own = None if found.get("size") == usual else found.get("size")
+        named["size"] = own if args.size is None else args.size
+    return argparse.Namespace(**{**vars(args), **named})
+
+
 def load_encoder(args: argparse.Namespace, *, seed: int = 0) -> LoadedEncoder:
     """Make the encoder that the command line names, and read its weights.
+
+    What it does not name is as in the weights, see `name_encoder`; a line is printed where it names
+    another size.
 
     Raises:
       ValueError: an option it does not have, or weights that do not fit.
     """
+    args = name_encoder(args)
     preprocessing = ENCODERS[args.encoder].preprocessing
     if args.size is not None:
-        preprocessing = preprocessing._replace(size=check_positive(args.size, "--size"))
+        preprocessing = preprocessing._replace(size=args.size)
     attributes: dict[str, Any] = {}
     if args.width is not None:
-        attributes["num_filters" if args.encoder == "conv4" else "width"] = args.width
+        attributes[_width_of(args.encoder)] = args.width
     if args.size is not None and args.encoder == "conv4":
         attributes["image_size"] = args.size
-    module = get_encoder(args.encoder, **attributes)
+    try:
+        module = get_encoder(args.encoder, **attributes)
+    except ValueError as error:
+        raise ValueError(f"--width: expected none with {args.encoder}, which has none") from error
     side = preprocessing.size or 32
     image = jnp.zeros((1, side, side, len(preprocessing.mean)))
     about: dict[str, Any] = {"encoder": args.encoder, **attributes, "size": preprocessing.size}
     path = getattr(args, "weights", None)
     if path is None:
-        variables = jax.jit(module.init)(jax.random.key(seed), image)
+        with as_flags(image_size="--size"):
+            variables = jax.jit(module.init)(jax.random.key(seed), image)
         return LoadedEncoder(
             args.encoder, module, dict(variables), preprocessing, {**about, "weights": None}
         )
-    template = jax.eval_shape(module.init, jax.random.key(0), image)
+    with as_flags(image_size="--size"):
+        template = jax.eval_shape(module.init, jax.random.key(0), image)
     if is_saved(path):
         variables, found = load_variables(path)
-        _check_alike(path, template, variables, found)
+        wanted = _describe(about)
+        if _shapes(template) != _shapes(variables):
+            raise ValueError(f"--weights {path}: holds {_describe(found)}, not {wanted}")
+        if "size" in _about(found) and found["size"] != preprocessing.size:
+            print(f"--weights {path}: holds {_describe(found)}, taken as {wanted}", flush=True)
     else:
         try:
             variables, _ = import_weights(module, template, read_weights(path))
@@ -110,17 +149,35 @@ def load_encoder(args: argparse.Namespace, *, seed: int = 0) -> LoadedEncoder:
     return LoadedEncoder(args.encoder, module, variables, preprocessing, about)
 
 
-def _check_alike(path: Path, template: Any, variables: Any, found: Any) -> None:
-    wanted, given = (
-        {jax.tree_util.keystr(p): np.shape(x) for p, x in jax.tree.leaves_with_path(tree)}
-        for tree in (template, variables)
+def _found_in(path: Path | None) -> dict[str, Any]:
+    return _about(read_about(path)) if path is not None and is_saved(path) else {}
+
+
+def _about(found: Any) -> dict[str, Any]:
+    """Give what `pretrain` wrote with weights, and nothing of other files."""
+    known = isinstance(found, dict) and found.get("encoder") in ENCODERS
+    return found if known else {}
+
+
+def _width_of(encoder: str) -> str:
+    return "num_filters" if encoder == "conv4" else "width"
+
+
+def _describe(found: Any) -> str:
+    """Say in a few words which encoder it is."""
+    about = _about(found)
+    if not about:
+        return "an encoder that it does not name"
+    name, width, size = about["encoder"], about.get(_width_of(about["encoder"])), about.get("size")
+    return (
+        name
+        + (" of its own width" if width is None else f" of width {width}")
+        + ("" if size is None else f" for images of {size} pixels")
     )
-    if wanted != given:
-        differing = sorted(set(wanted.items()) ^ set(given.items()))[:3]
-        raise ValueError(
-            f"{path}: expected weights of the encoder named, found those of {found}; they differ "
-            f"in {differing}"
-        )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    return {jax.tree_util.keystr(p): np.shape(x) for p, x in jax.tree.leaves_with_path(tree)}
 
 
 def find_mesh() -> Mesh | None:

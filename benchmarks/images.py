@@ -1,9 +1,11 @@
 """Images as the command line names them."""
 
 import argparse
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +14,9 @@ import numpy as np
 
 from benchmarks.data import data_root
 from benchmarks.digits import load_digits
+from benchmarks.flags import as_flags
+from benchmarks.image_encoders import name_encoder
+from benchmarks.origins import Origin, find_origin
 from jaxal.checks import check_positive
 from jaxal.data import ImageSource, from_arrays, open_folder, open_npy, open_tfds, take
 from jaxal.models.encoders import ENCODERS
@@ -24,6 +29,9 @@ __all__ = [
 ]
 
 _FILES = ("images", "labels", "test_images", "test_labels")
+# What names a test set, in whose place --holdout puts another.
+_TESTS = ("test_folder", "test_images", "test_split")
+_SHOWN_CLASSES = 10
 _FOLDERS = ("folder", "test_folder")
 # Which ways of naming images a flag is for, and what they are called.
 _TFDS = "a data set of tensorflow-datasets"
@@ -45,6 +53,8 @@ class Images(NamedTuple):
     tested: str = "test images"  # what the test set is, for reports
     rows: np.ndarray | None = None  # [n] of the whole pool, that `train` has; None for all
     held_rows: np.ndarray | None = None  # likewise, that `test` has where it was held out
+    origin: Origin = Origin(None, None, ())  # of `train`
+    test_origin: Origin = Origin(None, None, ())
 
 
 def add_images(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +106,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
 
 
 def open_images(args: argparse.Namespace) -> Images:
-    """Open the images that the command line names, in colour.
+    """Open the images that the command line names, in colour, and print their classes.
 
     Raises:
       ValueError: none or several are named, they are not there, or a flag does not go with them.
@@ -111,13 +121,20 @@ def open_images(args: argparse.Namespace) -> Images:
     elif way == "folder":
         name, (train, test) = args.folder.name, _open_sized(args, _open_folders)
     else:
-        name, train = args.images.stem, open_npy(args.images, args.labels)
-        test = open_npy(args.test_images, args.test_labels) if args.test_images else None
+        name, train, test = args.images.stem, *_open_files(args)
+    whole, whole_test = train, test
     train, test = _coloured(train), None if test is None else _coloured(test)
     num_classes = _count_classes(train, test)
-    train, test, rows, held = _choose_rows(args, train, test)
-    tested = "test images" if args.holdout is None else "images held out of the pool"
-    return Images(name, train, test, num_classes, tested, rows, held)
+    _tell_classes(train, num_classes)
+    size = len(train)
+    train, test, rows, test_rows = _choose_rows(args, train, test)
+    origin = find_origin(whole, None if len(rows) == size else rows)
+    held = None if args.holdout is None else test_rows
+    test_origin = find_origin(whole_test if held is None else whole, test_rows)
+    if held is not None:
+        test_origin = test_origin._replace(left_out=())  # the pool's, listed there
+    tested = "test images" if held is None else "images held out of the pool"
+    return Images(name, train, test, num_classes, tested, rows, held, origin, test_origin)
 
 
 def draw_rows(count: int, most: int) -> np.ndarray:
@@ -146,6 +163,13 @@ def _find_way(args: argparse.Namespace) -> str:
         raise ValueError("--folder: expected beside --test-folder, found none")
     if way == "images" and not args.images:
         raise ValueError("--images: expected beside the other files, found none")
+    if args.test_labels and not args.test_images:
+        raise ValueError("--test-images: expected beside --test-labels, found none")
+    for flag in _TESTS:
+        if args.holdout is not None and getattr(args, flag):
+            raise ValueError(
+                f"--holdout: expected no other test set beside it, found --{flag.replace('_', '-')}"
+            )
     way, name = ("digits", "the digits") if args.dataset == "digits" else (way, f"--{way}")
     for flag, known in _ONLY_FOR.items():
         if getattr(args, flag) is not None and way not in known:
@@ -178,9 +202,11 @@ def _open_sized(
 
 
 def _encoder_size(args: argparse.Namespace) -> int | None:
-    size: int | None = getattr(args, "size", None)
-    encoder = getattr(args, "encoder", None)
-    return ENCODERS[encoder].preprocessing.size if size is None and encoder else size
+    if not hasattr(args, "encoder"):
+        return None
+    args = name_encoder(args)
+    size: int | None = args.size
+    return ENCODERS[args.encoder].preprocessing.size if size is None else size
 
 
 def _open_tfds(
@@ -192,14 +218,53 @@ def _open_tfds(
         default if given is None else given
         for given, default in ((args.split, "train"), (args.test_split, "test"))
     )
-    return opened(split), opened(test_split) if test_split else None
+    with _without_lists(), as_flags(data_dir="--data-dir"):
+        train = opened(split)
+        test = opened(test_split) if test_split and args.holdout is None else None
+    _tell_left_out(train, test)
+    return train, test
 
 
 def _open_folders(
     args: argparse.Namespace, size: int | None
 ) -> tuple[ImageSource, ImageSource | None]:
-    test = open_folder(args.test_folder, size=size) if args.test_folder else None
-    return open_folder(args.folder, size=size), test
+    test = None
+    with _without_lists():
+        with as_flags(path="--folder"):
+            train = open_folder(args.folder, size=size)
+        if args.test_folder:
+            with as_flags(path="--test-folder", class_names="--test-folder"):
+                # It may lack a class.
+                names = train.class_names
+                test = open_folder(args.test_folder, size=size, class_names=names)
+    _tell_left_out(train, test)
+    return train, test
+
+
+def _open_files(args: argparse.Namespace) -> tuple[ImageSource, ImageSource | None]:
+    with as_flags(path="--images", images="--images", labels="--labels", labels_path="--labels"):
+        train = open_npy(args.images, args.labels)
+    if not args.test_images:
+        return train, None
+    flags = {"path": "images", "images": "images", "labels": "labels", "labels_path": "labels"}
+    with as_flags(**{name: f"--test-{flag}" for name, flag in flags.items()}):
+        return train, open_npy(args.test_images, args.test_labels)
+
+
+@contextlib.contextmanager
+def _without_lists() -> Iterator[None]:
+    """Leave out the warnings that `_tell_left_out` prints in the command line's words."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* images that cannot be read, listed in problems")
+        yield
+
+
+def _tell_left_out(*sources: Any) -> None:
+    for source in sources:
+        if source is not None and source.problems:
+            (name, why), count = source.problems[0], len(source.problems)
+            more = f" and {count - 1} more" if count > 1 else ""
+            print(f"left out as unreadable: {name} ({why}){more}", flush=True)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -229,7 +294,12 @@ def _coloured(source: ImageSource) -> ImageSource:
 def _choose_rows(
     args: argparse.Namespace, train: ImageSource, test: ImageSource | None
 ) -> tuple[ImageSource, ImageSource | None, np.ndarray, np.ndarray | None]:
-    """Take the rows that --holdout, --limit and --test-limit leave, and say which of the pool."""
+    """Take the rows that --holdout, --limit and --test-limit leave.
+
+    Returns:
+      Pool and test set, and the rows that they have, of all that were named: the test set's of the
+      pool where it was held out, and None where it is whole.
+    """
     rows, held = np.arange(len(train)), None
     if args.holdout is not None:
         if check_positive(args.holdout, "--holdout") >= len(train):
@@ -244,7 +314,7 @@ def _choose_rows(
             raise ValueError("--test-limit: expected a test set beside it, found none")
         _check_limit(args.test_limit, "--test-limit", test)
         kept = draw_rows(len(test), args.test_limit)
-        test, held = take(test, kept), None if held is None else held[kept]
+        test, held = take(test, kept), kept if held is None else held[kept]
     if args.limit is not None and _check_limit(args.limit, "--limit", train) < len(train):
         order = np.asarray(jax.random.permutation(jax.random.key(0), len(train)))
         kept = np.sort(order[: args.limit])
@@ -276,5 +346,29 @@ def _count_classes(train: ImageSource, test: ImageSource | None) -> int | None:
         if test is not None and test.class_names not in (None, names):
             raise ValueError(f"test images: expected the classes {names}, found {test.class_names}")
         return len(names)
-    known = [source.labels for source in (train, test) if source is not None]
-    return int(max(labels.max() for labels in known if labels is not None)) + 1
+    largest = 0
+    for flag, source in (("--labels", train), ("--test-labels", test)):
+        if source is not None and source.labels is not None:
+            largest = max(largest, int(source.labels.max()))
+            if largest >= len(train):
+                raise ValueError(
+                    f"{flag}: expected labels 0, 1, … below the {len(train)} images of the pool, "
+                    f"found {largest}; number the classes from 0"
+                )
+    return largest + 1
+
+
+def _tell_classes(train: ImageSource, num_classes: int | None) -> None:
+    """Print which classes there are, so that a folder of another layout is noticed."""
+    if num_classes is None or train.labels is None:
+        print("images without labels", flush=True)
+        return
+    names = train.class_names or ()
+    shown = f": {', '.join(names[:_SHOWN_CLASSES])}" if names else ""
+    shown += ", …" if len(names) > _SHOWN_CLASSES else ""
+    found = len(np.unique(train.labels))
+    lacking = "" if found == num_classes else f", {found} of them with images"
+    if num_classes == 1:
+        print(f"warning: one class only{shown}; a sub-folder is a class", flush=True)
+    else:
+        print(f"{num_classes} classes{lacking}{shown}", flush=True)

@@ -1,12 +1,13 @@
 """What every command may come to: a part that is not installed, or an interruption."""
 
 import importlib.util
+import logging
 import sys
 from pathlib import Path
 
 from benchmarks import INSTALL
 
-__all__ = ["describe_time", "require", "stop"]
+__all__ = ["describe_time", "quieten", "require", "stop"]
 
 _STOPPED = 130  # the exit status that shells give to what was interrupted
 
@@ -20,6 +21,17 @@ def require(*modules: str) -> None:
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"{', '.join(missing)}: not installed; {INSTALL}")
+
+
+def quieten() -> None:
+    """Leave out what Orbax logs in pages beside the errors that it raises.
+
+    Where a disk is full, and where an interruption cuts off its threads.
+    """
+    from absl import logging as absl_logging
+
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 def stop(out: Path, *, flag: str | None = "--resume") -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 
 from benchmarks.agreement import judge_features
-from benchmarks.folder import check_folder
+from benchmarks.folder import check_folder, make_folder
 from benchmarks.image_encoders import (
     LoadedEncoder,
     add_encoder,
@@ -22,7 +23,7 @@ from benchmarks.image_encoders import (
 from benchmarks.image_figures import draw_history, draw_map
 from benchmarks.images import Images, add_images, draw_rows, open_images
 from benchmarks.measuring import describe_device
-from benchmarks.outcomes import describe_time, require, stop
+from benchmarks.outcomes import describe_time, quieten, require, stop
 from benchmarks.tables import markdown, write_csv
 from jaxal.augment import (
     Pipeline,
@@ -32,10 +33,11 @@ from jaxal.augment import (
     simclr_view,
     simsiam_view,
 )
-from jaxal.checks import check_positive
+from jaxal.checks import check_number, check_positive
 from jaxal.data import ImageSource
 from jaxal.models.preprocess import Preprocessing, preprocess
 from jaxal.models.saved import load_variables, save_variables
+from jaxal.train.checkpoints import latest_step
 from jaxal.train.pretrain import (
     SIMCLR_CIFAR10,
     SIMCLR_SMALL,
@@ -56,7 +58,7 @@ Where the data have labels, an epoch's encoder is judged by a vote of nearest ne
 linear head, on images that it was not trained on. The labels teach it nothing.
 
 Writes encoder.npz, for --weights of the other commands, history.csv, report.md, curves.png and
-features.png to --out. Each epoch is saved, and --resume goes on."""
+features.png to --out. Each epoch is saved, encoder.npz too, and --resume goes on."""
 
 _SCALES: dict[str, dict[str, PretrainConfig]] = {
     "simsiam": {"small": SIMSIAM_SMALL, "paper": SIMSIAM_CIFAR10, "imagenet": SIMSIAM_IMAGENET},
@@ -96,7 +98,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(simsiam), both for accelerators (default small)",
     )
     parser.add_argument("--epochs", type=int, metavar="N", help="in place of the scale's")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="in place of the scale's")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="in place of the scale's, which is lowered to the number of images",
+    )
     parser.add_argument(
         "--learning-rate",
         type=float,
@@ -117,20 +124,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Pre-train, report; return the exit status."""
     require("matplotlib", "sklearn")
+    quieten()
     config = _config(args)
     check_pretrain(config)
     check_positive(args.monitor_every, "--monitor-every")
     check_folder(args.out, (*_OWN, _CHECKPOINT))
     images = open_images(args)
     side = images.train.load(np.zeros(1, np.int64)).shape[1]
-    if config.train_batch_size > len(images.train):
-        raise ValueError(
-            f"--batch-size: expected at most the {len(images.train)} images there are, "
-            f"found {config.train_batch_size}"
-        )
+    config = _fit_batch(config, len(images.train), given=args.batch_size is not None)
     encoder = load_encoder(args, seed=args.seed)
     checkpoint = open_output(args.out, _OWN, resume=args.resume, overwrite=args.overwrite)
+    if args.resume:
+        done = latest_step(checkpoint)
+        print(f"goes on after epoch {done}" if done else f"{args.out}: holds nothing to go on with")
     judge = _find_judge(images)
+    if judge is None and images.num_classes is not None:
+        print("not judged, as no test set has labels; --holdout N keeps some images for it")
     view, prepare = _make_view(args.method, images.name, encoder.preprocessing, side)
     pixels = _load_small(images.train)
     train = functools.partial(
@@ -147,6 +156,8 @@ def main(args: argparse.Namespace) -> int:
         f"{config.epochs} epochs of batches of {config.train_batch_size}; {describe_device()}",
         flush=True,
     )
+    about = {**encoder.about, "images": images.train.describe(), "config": config._asdict()}
+    about |= {"seed": args.seed, "sha256": None, "weights": str(args.weights or "")}
     try:
         many = len(images.train) > _MANY_STEPS * config.train_batch_size
         if many and not checkpoint.exists():
@@ -154,16 +165,13 @@ def main(args: argparse.Namespace) -> int:
         found = train(
             pixels,
             config=config,
-            monitor=judge and functools.partial(_judged, encoder, judge),
-            monitor_every=args.monitor_every,
+            monitor=_make_monitor(args, config.epochs, encoder, judge, about, checkpoint),
             checkpoint=checkpoint,
             on_epoch=_reporter(config.epochs),
         )
     except KeyboardInterrupt:
         return stop(args.out)
-    about = {**encoder.about, "images": images.train.describe(), "config": config._asdict()}
-    about |= {"seed": args.seed, "sha256": None, "weights": str(args.weights or "")}
-    save_variables(args.out / "encoder.npz", found.variables, about)
+    save_variables(args.out / "encoder.npz", found.variables, about | {"epochs": config.epochs})
     _report(args, images, config, encoder._replace(variables=found.variables), found.history, judge)
     return 0
 
@@ -212,7 +220,7 @@ def open_output(out: Path, own: tuple[str, ...], *, resume: bool, overwrite: boo
         shutil.rmtree(checkpoint, ignore_errors=True)
     elif not resume and (checkpoint.exists() or any((out / name).exists() for name in own)):
         raise ValueError(f"{out}: holds results; pass --resume to go on with them, or --overwrite")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     return checkpoint
 
 
@@ -227,9 +235,23 @@ def _config(args: argparse.Namespace) -> PretrainConfig:
     if args.batch_size is not None:
         config = config._replace(train_batch_size=check_positive(args.batch_size, "--batch-size"))
     if args.learning_rate is not None:
+        check_number(args.learning_rate, "--learning-rate", least=0, above=True)
         rate = config.optimizer._replace(learning_rate=args.learning_rate)
         config = config._replace(optimizer=rate)
     return config._replace(dtype=args.dtype)
+
+
+def _fit_batch(config: PretrainConfig, num_images: int, *, given: bool) -> PretrainConfig:
+    """Lower a scale's batch to the images there are; refuse one that was asked for."""
+    if config.train_batch_size <= num_images:
+        return config
+    if given:
+        raise ValueError(
+            f"--batch-size: expected at most the {num_images} images there are, "
+            f"found {config.train_batch_size}"
+        )
+    print(f"batches of all {num_images} images, not of {config.train_batch_size}", flush=True)
+    return config._replace(train_batch_size=num_images)
 
 
 def _make_view(
@@ -290,6 +312,26 @@ def _find_judge(images: Images) -> _Judge | None:
     )
 
 
+def _make_monitor(
+    args: argparse.Namespace,
+    epochs: int,
+    encoder: LoadedEncoder,
+    judge: _Judge | None,
+    about: dict[str, Any],
+    checkpoint: Path,
+) -> Callable[[dict[str, Any]], dict[str, float]]:
+    """Keep the weights after every epoch, and judge those after some."""
+    done = itertools.count((latest_step(checkpoint) or 0) + 1)
+
+    def monitor(variables: dict[str, Any]) -> dict[str, float]:
+        epoch = next(done)
+        save_variables(args.out / "encoder.npz", variables, about | {"epochs": epoch})
+        asked = (epoch - 1) % args.monitor_every == 0 or epoch == epochs
+        return {} if judge is None or not asked else _judged(encoder, judge, variables)
+
+    return monitor
+
+
 def _judged(encoder: LoadedEncoder, judge: _Judge, variables: dict[str, Any]) -> dict[str, float]:
     trained = encoder._replace(variables=variables)
     known, queries = (encode_array(trained, x) for x in (judge.known, judge.queries))
@@ -327,7 +369,10 @@ def _report(
 ) -> None:
     names = list(dict.fromkeys(name for record in history for name in record))
     write_csv(
-        [{name: record.get(name) for name in names} for record in history],
+        [
+            {**{name: record.get(name) for name in names}, "epoch": record["epoch"] + 1}
+            for record in history
+        ],
         args.out / "history.csv",
     )
     shown = [record for record in history if len(history) <= 20 or "knn_accuracy" in record]

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxal.models.weight_files import read_weights
 from jaxal.records import check_path, describe, replacing
 
-__all__ = ["is_saved", "load_variables", "save_variables"]
+__all__ = ["is_saved", "load_variables", "read_about", "save_variables"]
 
 _ABOUT = "about"
 _COLLECTIONS = ("params", "batch_stats")
@@ -64,6 +65,21 @@ def is_saved(path: str | Path) -> bool:
             return f"{_ABOUT}.npy" in file.namelist()
     except (OSError, zipfile.BadZipFile):
         return False
+
+
+def read_about(path: str | Path) -> Any:
+    """Read what a file of `save_variables` says of itself, and none of its variables.
+
+    Raises:
+      ValueError: no such file, a damaged one, or one of another kind.
+    """
+    if not is_saved(path):
+        raise ValueError(f"{path}: expected variables that save_variables wrote, found others")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return json.loads(str(file[_ABOUT]))
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: damaged ({error})") from error
 
 
 def load_variables(path: str | Path) -> tuple[dict[str, Any], Any]:

@@ -4,6 +4,8 @@ A checkpoint is a folder of steps, each of them written whole or not at all, and
 them to their settings. Orbax is imported when it is needed, since it takes a second.
 """
 
+import errno
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,6 +81,7 @@ def save_checkpoint(
     Raises:
       ValueError: a path that cannot be, a step that is there already, an array of no elements, or a
         folder that was saved with other settings; the error says which.
+      OSError: the disk has no room for it, or cannot be written to.
     """
     check_positive(keep, "keep")
     path = Path(path).absolute()
@@ -90,6 +93,7 @@ def save_checkpoint(
         raise ValueError(f"state: expected no empty arrays, found {empty[0]}")
     if latest is not None and step <= latest:
         raise ValueError(f"step: expected more than {latest}, the last one saved, found {step}")
+    _check_space(path, leaves)
     if not (path / _SETTINGS).exists() and jax.process_index() == 0:
         path.mkdir(parents=True, exist_ok=True)
         write_record(path / _SETTINGS, None, settings)
@@ -98,14 +102,18 @@ def save_checkpoint(
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
     )
-    with ocp.CheckpointManager(path, options=options) as manager:
-        manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(leaves), content=ocp.args.JsonSave(content)
-            ),
-            force=True,
-        )
+    try:
+        with ocp.CheckpointManager(path, options=options) as manager:
+            manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(leaves), content=ocp.args.JsonSave(content)
+                ),
+                force=True,
+            )
+    except (OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise OSError(f"{path}: step {step} could not be written ({reason})") from error
 
 
 def restore_checkpoint(
@@ -179,6 +187,20 @@ def check_folder(path: str | Path) -> Path:
     if _entries(path) and not (path / _SETTINGS).exists():
         raise ValueError(f"path: expected a checkpoint or a free place, found the folder {path}")
     return path
+
+
+def _check_space(path: Path, leaves: Mapping[str, Any]) -> None:
+    """Refuse what the disk has no room for, of which Orbax tells in pages."""
+    needed = sum(np.size(x) * np.dtype(x.dtype).itemsize for x in leaves.values())
+    nearest = next(place for place in (path, *path.parents) if place.exists())
+    free = shutil.disk_usage(nearest).free
+    if needed > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"expected {needed / 1e6:.3g} MB free to save in, found {free / 1e6:.3g} MB; free some "
+            "space and go on",
+            str(path),
+        )
 
 
 def _orbax() -> Any:

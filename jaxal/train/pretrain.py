@@ -173,6 +173,11 @@ def pretrain(
 ) -> Pretrained:
     """Pre-train an encoder without labels.
 
+    ::
+
+        encoder, view = get_encoder("resnet18_cifar"), simsiam_view(32)
+        found = pretrain(jax.random.key(0), encoder, images, config=SIMSIAM_CIFAR10, view=view)
+
     An epoch of n images takes ``ceil(n / train_batch_size)`` steps whose sizes differ by one at
     most. Each step makes two views of every image and lowers `simsiam_loss` or `nt_xent`.
 
@@ -187,7 +192,7 @@ def pretrain(
         batch is loaded at a time, one ahead.
       config: such as `SIMSIAM_CIFAR10`.
       view: makes a view of one image, ``(key, float32 [h, w, c] in 0..1) -> [h', w', c]``, such as
-        `jaxal.augment.simsiam_view`.
+        ``simsiam_view(size)`` of `jaxal.augment`.
       prepare: maps a batch of views to what the encoder reads; None for them as they are.
       variables: of the encoder, to start from; None for new ones.
       mesh: devices to lay batches over, from `jaxal.sharding.data_mesh`; None for the default one.

@@ -54,7 +54,7 @@ class FinetuneConfig(NamedTuple):
     ema_decay: float | None = None  # of the average over steps that is evaluated and returned
     dtype: Dtype | None = None  # what the encoder computes in; None: as it is
     accumulate: int = 1  # parts of a batch whose gradients are summed, to save memory
-    augment: Pipeline | AugmentName | None = None  # by name: see `jaxal.augment.presets`
+    augment: Pipeline | AugmentName | None = None  # "weak" is `weak()` of `jaxal.augment`
     validation_fraction: float = 0.0  # of the labelled images: held out to choose the best epoch
     patience: int | None = None  # epochs without a better one before it stops; None: never
 

@@ -8,6 +8,10 @@ import pytest
 
 from benchmarks import finetuning
 from benchmarks.finetune_runs import SCALES, Task, estimate_work, make_configs
+from benchmarks.image_encoders import LoadedEncoder
+from benchmarks.images import Images
+from jaxal.data import from_arrays
+from jaxal.models.preprocess import CIFAR10
 
 
 def parsed(*given):
@@ -68,3 +72,18 @@ def test_settings_are_written_whole(tmp_path):
     with pytest.raises(TypeError):
         finetuning._write(path, {"a": object()})
     assert path.read_text() == '{\n "a": 1\n}\n' and list(tmp_path.iterdir()) == [path]
+
+
+def test_other_labels_are_other_settings(tmp_path):
+    encoder = LoadedEncoder("conv4", None, {}, CIFAR10, {"encoder": "conv4"})
+    pixels, labels = np.zeros((6, 4, 4, 3), np.uint8), np.arange(6) % 3
+
+    def opened(train, test, names="abc", resume=True):
+        sources = (from_arrays(pixels, y, tuple(names)) for y in (train, test))
+        args = parsed("--out", str(tmp_path), *["--resume"][:resume])
+        return finetuning._open(args, Images("x", *sources, len(names)), encoder)
+
+    assert opened(labels, labels, resume=False) == opened(labels, labels) == []
+    for others in ((1 - labels // 2, labels), (labels, labels[::-1]), (labels, labels, "abd")):
+        with pytest.raises(ValueError, match=r"other settings \(labels\)"):
+            opened(*others)

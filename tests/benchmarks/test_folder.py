@@ -1,10 +1,11 @@
 import json
+import os
 
 import numpy as np
 import pytest
 
 from benchmarks.data import Data
-from benchmarks.folder import open_folder
+from benchmarks.folder import check_folder, make_folder, open_folder
 from benchmarks.plan import Entry, Plan
 
 DATA = Data(np.ones((9, 2)), np.arange(9), np.ones((4, 2)), np.arange(4), 9)
@@ -103,3 +104,14 @@ def test_damaged_settings_are_named(out, text):
     (out / "settings.json").write_text(text)
     with pytest.raises(ValueError, match=r"settings\.json: damaged"):
         opened(out, resume=True)
+
+
+def test_places_that_cannot_be_folders_are_named(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="--out: expected a folder that can be written to"):
+        check_folder(tmp_path / "file" / "out", ())
+    with pytest.raises(ValueError, match=r"--out: expected a folder that can be made, found .*out"):
+        make_folder(tmp_path / "file" / "out")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(ValueError, match="--out: expected a folder that can be written to"):
+        check_folder(tmp_path / "out", ())

@@ -31,11 +31,11 @@ def pretrained(tmp_path_factory):
 
 def test_pretraining_writes_weights_and_a_report(pretrained):
     history = lines_of(pretrained / "history.csv")
-    assert [line["epoch"] for line in history] == ["0", "1"]
+    assert [line["epoch"] for line in history] == ["1", "2"]
     assert all(0 <= float(line["knn_accuracy"]) <= 1 for line in history)
     variables, about = load_variables(pretrained / "encoder.npz")
     assert set(variables) == {"params", "batch_stats"}
-    assert about["encoder"] == "conv4" and about["config"]["epochs"] == 2
+    assert about["encoder"] == "conv4" and about["config"]["epochs"] == about["epochs"] == 2
     assert "simsiam of conv4 on digits" in (pretrained / "report.md").read_text()
     for name in ("curves.png", "features.png"):
         assert (pretrained / name).read_bytes().startswith(b"\x89PNG")
@@ -162,15 +162,21 @@ def test_files_and_folders_of_images(tmp_path):
         (["features", "--dataset", "digits", "--folder", "x"], "found 2 of them"),
         (["features", "--folder", "nowhere"], "nowhere"),
         (["features", *SMALL, "--weights", "none.npz"], "none.npz"),
-        (["pretrain", *SMALL, "--limit", "20"], "--batch-size: expected at most the 20 images"),
+        (
+            ["pretrain", *SMALL, "--limit", "20", "--batch-size", "21"],
+            "--batch-size: expected at most the 20 images",
+        ),
+        (["features", "--dataset", "digits", "--width", "0"], "--width: expected a whole number"),
+        (["features", "--dataset", "digits", "--size", "8"], "--size: expected at least 16"),
+        (["finetune", *SMALL, "--encoder", "mobilenet_v2"], "--width: expected none with mobile"),
         (["pretrain", *SMALL, "--method", "simclr", "--scale", "imagenet"], "--scale"),
         (["finetune", *SMALL, "--num-labels", "2000"], "--num-labels: expected at most"),
         (["finetune", *SMALL, "--seeds", "0"], "--seeds"),
         (["features", *SMALL, "--holdout", "1297"], "--holdout: expected less than the 1297"),
         (["features", "--test-folder", "x"], "--folder: expected beside --test-folder"),
         (["pretrain", *SMALL, "--monitor-every", "0"], "--monitor-every"),
-        (["pretrain", *SMALL, "--learning-rate", "-1"], "learning_rate"),
-        (["finetune", *SMALL, "--learning-rate", "-1"], "learning_rate"),
+        (["pretrain", *SMALL, "--learning-rate", "-1"], "error: --learning-rate: expected"),
+        (["finetune", *SMALL, "--learning-rate", "-1"], "error: --learning-rate: expected"),
         (["finetune", *SMALL, "--num-labels", "10", "10"], "--num-labels: expected each once"),
         (["finetune", *SMALL, "--methods", "lp", "lp"], "--methods: expected each once"),
     ],
@@ -207,7 +213,7 @@ def test_a_data_set_that_is_not_there_is_named(command, tmp_path, capsys, monkey
     given = [command, "--dataset", "nosuch", "--out", str(tmp_path / "out")]
     assert main([*given, "--data-dir", str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("error: data_dir: expected nosuch as tensorflow-datasets prepares it")
+    assert said.startswith("error: --data-dir: expected nosuch as tensorflow-datasets prepares it")
     assert f"to prepare it: tfds build nosuch --data_dir={tmp_path}" in said
     monkeypatch.delenv("JAXAL_DATA", raising=False)
     assert main(given) == 2

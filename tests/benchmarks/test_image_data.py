@@ -91,9 +91,11 @@ def test_names_of_data_sets():
             budgets=budgets,
             batch_size=None,
             cache=None,
+            out=None,
             encoder="vit_s16",
         )
         found = name_images(args)
+        assert found.out.parts == ("results", found.cache.name)
         return found.dataset, found.images_of, list(found.budgets), found.cache.name
 
     folder = benchmarks.image_data.Path("photos")

@@ -1,4 +1,5 @@
 import argparse
+import functools
 import os
 import subprocess
 import sys
@@ -8,13 +9,25 @@ import numpy as np
 import pytest
 
 from benchmarks import image_encoders
-from benchmarks.image_encoders import add_encoder, encode, encode_array, load_encoder
+from benchmarks.image_encoders import (
+    add_encoder,
+    encode,
+    encode_array,
+    load_encoder,
+    name_encoder,
+)
+from jaxal.models.saved import save_variables
 
 
-def loaded():
+def parsed(*given):
     parser = argparse.ArgumentParser()
     add_encoder(parser)
-    return load_encoder(parser.parse_args(["--size", "16", "--width", "3"]))
+    return parser.parse_args([str(x) for x in given])
+
+
+@functools.cache
+def loaded():
+    return load_encoder(parsed("--size", "16", "--width", "3"))
 
 
 def test_new_weights_compile_nothing():
@@ -46,3 +59,26 @@ def test_several_devices_give_what_one_does(tmp_path):
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     found = np.load(tmp_path / "found.npy")
     np.testing.assert_allclose(found, encode_array(loaded(), images), rtol=1e-5, atol=1e-6)
+
+
+def test_weights_say_which_encoder_they_are_of(tmp_path, capsys):
+    encoder, path = loaded(), tmp_path / "encoder.npz"
+    save_variables(path, encoder.variables, encoder.about)
+    found = load_encoder(parsed("--weights", path))
+    assert found.about.items() >= {"encoder": "conv4", "num_filters": 3, "size": 16}.items()
+    assert found.preprocessing == encoder.preprocessing and not capsys.readouterr().out
+    load_encoder(parsed("--weights", path, "--size", 32))
+    assert capsys.readouterr().out == (
+        f"--weights {path}: holds conv4 of width 3 for images of 16 pixels, taken as conv4 of "
+        "width 3 for images of 32 pixels\n"
+    )
+    with pytest.raises(ValueError) as error:
+        load_encoder(parsed("--weights", path, "--width", 4))
+    assert str(error.value) == (
+        f"--weights {path}: holds conv4 of width 3 for images of 16 pixels, not conv4 of width 4 "
+        "for images of 16 pixels"
+    )
+    other = name_encoder(parsed("--weights", path, "--encoder", "wrn_28_2"))
+    assert (other.encoder, other.width, other.size) == ("wrn_28_2", None, None)
+    save_variables(path, encoder.variables, {})
+    assert name_encoder(parsed("--weights", path)).encoder == "conv4"

@@ -4,6 +4,7 @@ import argparse
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks.image_encoders import add_encoder
 from benchmarks.images import add_images, draw_rows, open_images
@@ -24,8 +25,6 @@ def opened(*given, encoder=False):
 @pytest.fixture
 def folder(tmp_path):
     """Hold ten classes of two images, of several sizes."""
-    from PIL import Image
-
     rng = np.random.default_rng(0)
     for i in range(20):
         path = tmp_path / "images" / f"class_{i // 2}" / f"{i}.png"
@@ -85,6 +84,12 @@ def test_images_of_several_sizes_get_the_encoders(folder):
         (("--dataset", "digits", "--limit", "1298"), "--limit: expected at most the 1297 images"),
         (("--dataset", "digits", "--test-limit", "501"), "--test-limit: expected at most the 500"),
         (("--dataset", "digits", "--limit", "0"), "--limit: expected a whole number"),
+        (("--images", "x", "--test-labels", "y"), "--test-images: expected beside --test-labels"),
+        (("--folder", "x", "--test-folder", "y", "--holdout", 1), "--holdout: .* --test-folder"),
+        (("--images", "x", "--test-images", "y", "--holdout", 1), "--holdout: .* --test-images"),
+        (("--dataset", "x", "--test-split", "y", "--holdout", 1), "--holdout: .* --test-split"),
+        (("--folder", "nowhere"), "^--folder: expected a folder of images, found none at nowhere"),
+        (("--images", "nowhere.npy"), "^--images: expected a .npy file"),
     ],
 )
 def test_flags_that_would_do_nothing_are_refused(given, message):
@@ -95,3 +100,57 @@ def test_flags_that_would_do_nothing_are_refused(given, message):
 def test_a_limit_of_no_test_set_is_refused(folder):
     with pytest.raises(ValueError, match="--test-limit: expected a test set"):
         opened("--folder", folder, "--image-size", 8, "--test-limit", 2)
+
+
+def test_rows_and_files_tell_which_images_were_chosen(folder):
+    given = "--folder", folder, "--image-size", 8
+    whole = opened(*given)
+    assert whole.origin.rows is None and len(whole.origin.files) == 20
+    assert whole.origin.files[3] == str(folder / "class_1" / "3.png")
+    found = opened(*given, "--holdout", 6, "--limit", 9, "--test-limit", 4)
+    for origin, source in ((found.origin, found.train), (found.test_origin, found.test)):
+        assert len(origin.rows) == len(source)
+        assert origin.files == tuple(whole.origin.files[row] for row in origin.rows)
+        images = whole.train.load(origin.rows)
+        np.testing.assert_array_equal(images, source.load(np.arange(len(source))))
+    assert not set(found.origin.files) & set(found.test_origin.files)
+    limited = opened("--dataset", "digits", "--test-limit", 4).test_origin
+    assert limited.rows.shape == (4,) and limited.files is None
+
+
+def test_images_left_out_are_told_in_one_line(folder, capsys, recwarn):
+    (folder / "class_3" / "bad.png").write_text("no image")
+    found = opened("--folder", folder, "--image-size", 8)
+    assert [name for name, _ in found.origin.left_out] == [str(folder / "class_3" / "bad.png")]
+    said = capsys.readouterr().out
+    assert said.startswith(f"left out as unreadable: {folder / 'class_3' / 'bad.png'} (")
+    assert "10 classes: class_0, class_1" in said and not recwarn
+
+
+def test_a_single_class_is_warned_of(folder, capsys):
+    opened("--folder", folder.parent, "--image-size", 8)
+    assert "warning: one class only: images; a sub-folder" in capsys.readouterr().out
+
+
+def test_a_test_folder_may_lack_a_class_and_have_no_other(folder, tmp_path):
+    for name in ("class_7", "zebra"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(tmp_path / "test" / "class_7" / "a.png")
+    given = "--folder", folder, "--test-folder", tmp_path / "test", "--image-size", 8
+    with pytest.warns(UserWarning, match="no image in 9|one image only in 1"):
+        found = opened(*given)
+    assert found.num_classes == 10 and found.test.labels.tolist() == [7]
+    Image.new("RGB", (9, 9)).save(tmp_path / "test" / "zebra" / "a.png")
+    with pytest.raises(ValueError, match=r"^--test-folder: .* zebra"):
+        opened(*given)
+
+
+def test_ids_are_no_labels(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.zeros((4, 8, 8, 3), np.uint8))
+    given = "--images", tmp_path / "x.npy", "--labels", tmp_path / "y.npy"
+    np.save(tmp_path / "y.npy", [0, 1, 1, 1_000_000])
+    with pytest.raises(ValueError, match=r"--labels: .* below the 4 images .* found 1000000"):
+        opened(*given)
+    np.save(tmp_path / "y.npy", [0, 0, 3, 3])
+    assert opened(*given).num_classes == 4
+    assert "4 classes, 2 of them with images" in capsys.readouterr().out

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxal.models.heads import DenseHead
-from jaxal.models.saved import is_saved, load_variables, save_variables
+from jaxal.models.saved import is_saved, load_variables, read_about, save_variables
 
 
 def make():
@@ -89,3 +89,12 @@ def test_bad_arguments_are_named(tmp_path):
     with pytest.raises(ValueError, match="variables: expected params"):
         save_variables(tmp_path / "head.npz", {"weights": {}})
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_file_says_of_itself_is_read_alone(tmp_path):
+    path = tmp_path / "head.npz"
+    save_variables(path, make(), {"encoder": "conv4", "size": 16})
+    assert read_about(path) == {"encoder": "conv4", "size": 16}
+    np.savez(tmp_path / "other.npz", kernel=np.ones(3))
+    with pytest.raises(ValueError, match="expected variables that save_variables wrote"):
+        read_about(tmp_path / "other.npz")

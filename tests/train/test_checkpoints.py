@@ -180,3 +180,11 @@ def test_places_that_cannot_be_are_named(tmp_path):
     (tmp_path / "settings.json").write_text("{}")
     with pytest.raises(ValueError, match="not a saved run"):
         open_checkpoint(tmp_path, SETTINGS)
+
+
+def test_a_full_disk_is_told_of_before_anything_is_written(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match=r"MB free to save in, found 0\.0001 MB"):
+        save_checkpoint(tmp_path / "at", start(), SETTINGS)
+    assert not (tmp_path / "at").exists()
