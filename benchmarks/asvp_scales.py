@@ -3,6 +3,7 @@
 import argparse
 from typing import NamedTuple
 
+from jaxal.models.saved import is_saved
 from jaxal.train.network import METHODS
 
 __all__ = ["BUDGETS", "SCALES", "Scale", "fill_in"]
@@ -50,7 +51,9 @@ def fill_in(args: argparse.Namespace) -> argparse.Namespace:
     given = dict(vars(args))
     if not (args.dataset or args.folder or args.images or args.features):
         given["dataset"] = scale.dataset
-    if args.encoder is None and not args.features:
+    # What pretrain wrote says of what encoder it is.
+    told = args.features or (args.weights is not None and is_saved(args.weights))
+    if args.encoder is None and not told:
         given["encoder"] = scale.encoder
         for name in ("size", "width"):
             if given[name] is None:
