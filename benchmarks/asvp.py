@@ -44,7 +44,7 @@ from benchmarks.outcomes import describe_time, require, stop
 from benchmarks.pretraining import pretrain_small
 from benchmarks.tables import write_csv
 from jaxal.asktell import ask, start
-from jaxal.asvp import PIPELINES, PipelineConfig, lpft_until_refreshed
+from jaxal.asvp import DEFAULT_CONFIG, PIPELINES, PipelineConfig, lpft_until_refreshed
 from jaxal.checks import check_batch_size, check_number, check_positive
 from jaxal.costs import DEFAULT_PRICES, Prices
 from jaxal.records import describe
@@ -114,6 +114,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="rule",
         help="how networks are trained in the end; rule: lpft until features were refreshed, then "
         "ft (default rule)",
+    )
+    parser.add_argument(
+        "--tuning",
+        choices=METHODS,
+        default=DEFAULT_CONFIG.tuning,
+        help="how standard trains each round, and asvp to refresh (default "
+        f"{DEFAULT_CONFIG.tuning})",
     )
     parser.add_argument(
         "--compare",
@@ -266,6 +273,7 @@ def _make_job(
         mesh=find_mesh(),
     )
     config = PipelineConfig(
+        tuning=args.tuning,
         final=lpft_until_refreshed if args.final == "rule" else args.final,
         compare=tuple(args.compare),
         save_final=False,
