@@ -4,13 +4,9 @@ import argparse
 import dataclasses
 import json
 import shutil
-import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
 
 from benchmarks.asvp_features import add_features, open_features
@@ -19,16 +15,12 @@ from benchmarks.asvp_report import report
 from benchmarks.asvp_runs import (
     TRIGGERS,
     Job,
-    Row,
     Run,
-    count_passes,
     list_runs,
     read_pipeline,
-    rows_of,
-    run_one,
-    scores_of,
 )
 from benchmarks.asvp_scales import BUDGETS, SCALES, fill_in
+from benchmarks.asvp_work import FEATURES, RUNS, run_all, warm_up, with_features
 from benchmarks.finetune_runs import make_configs, prepare_images
 from benchmarks.folder import check_folder
 from benchmarks.image_encoders import (
@@ -40,16 +32,13 @@ from benchmarks.image_encoders import (
 )
 from benchmarks.images import Images, add_images, open_images
 from benchmarks.measuring import describe_device
-from benchmarks.outcomes import describe_time, require, stop
+from benchmarks.outcomes import require, stop
 from benchmarks.pretraining import pretrain_small
-from benchmarks.tables import write_csv
-from jaxal.asktell import ask, start
 from jaxal.asvp import DEFAULT_CONFIG, PIPELINES, PipelineConfig, lpft_until_refreshed
 from jaxal.checks import check_batch_size, check_number, check_positive
 from jaxal.costs import DEFAULT_PRICES, Prices
 from jaxal.records import describe
 from jaxal.select import STRATEGIES
-from jaxal.train.batches import next_capacity
 from jaxal.train.network import METHODS, ImageNetwork
 from jaxal.train.recipes import FinetuneConfig, LpftConfig
 from jaxal.train.supervised import Prepare
@@ -76,7 +65,7 @@ Writes results.csv, scores.csv, table.md, curves.png, costs.png and scores.png t
 each run as it goes; --resume goes on."""
 
 _OWN = ("results.csv", "scores.csv", "table.md", "curves.png", "costs.png", "scores.png")
-_SETTINGS, _RUNS, _FEATURES = "settings.json", "runs", "features"
+_SETTINGS = "settings.json"
 
 
 # With so much to do that every epoch of a training is worth saving.
@@ -191,9 +180,9 @@ def main(args: argparse.Namespace) -> int:
     long = projected.longest_training > _LONG
     job = job._replace(network=dataclasses.replace(job.network, checkpoints=long))
     try:
-        job = _with_features(args, job)
-        _warm_up(job, runs)
-        rows, scores = _run_all(args.out, job, runs)
+        job = with_features(args.out, job)
+        warm_up(job, runs)
+        rows, scores = run_all(args.out, job, runs)
     except KeyboardInterrupt:
         return stop(args.out)
     report(args.out, rows, scores, job, prices, target=args.target, title=_title(images, encoder))
@@ -208,6 +197,8 @@ def _check(args: argparse.Namespace) -> Prices:
             raise ValueError(
                 f"--strategies: expected confidence, or of {', '.join(STRATEGIES)}, found {name!r}"
             )
+    if args.strategies == ["random"]:
+        raise ValueError("--strategies: expected one beside random, found none")
     if args.epochs is not None:
         check_positive(args.epochs, "--epochs")
     if args.target is not None and not 0 < args.target <= 100:
@@ -298,11 +289,11 @@ def _open(args: argparse.Namespace, images: Images, encoder: LoadedEncoder) -> N
             "test": None if images.test is None else images.test.describe(),
         }
     )
-    check_folder(out, (_SETTINGS, _RUNS))
+    check_folder(out, (_SETTINGS, RUNS))
     if args.overwrite:
         for name in (*_OWN, _SETTINGS, "encoder.npz", *_feature_files()):
             (out / name).unlink(missing_ok=True)
-        shutil.rmtree(out / _RUNS, ignore_errors=True)
+        shutil.rmtree(out / RUNS, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     path = out / _SETTINGS
     if not path.exists():
@@ -317,13 +308,13 @@ def _open(args: argparse.Namespace, images: Images, encoder: LoadedEncoder) -> N
             f"{out}: holds results of other {' and '.join(differing)}; choose another --out, or "
             "pass --overwrite"
         )
-    if (out / _RUNS).exists() and not args.resume:
+    if (out / RUNS).exists() and not args.resume:
         raise ValueError(f"{out}: holds results; pass --resume to add to them, or --overwrite")
 
 
 def _feature_files() -> list[str]:
     return [
-        f"{_FEATURES}{end}" for end in (".npy", ".npy.json", ".json", ".partial.npy", "-seconds")
+        f"{FEATURES}{end}" for end in (".npy", ".npy.json", ".json", ".partial.npy", "-seconds")
     ]
 
 
@@ -333,87 +324,6 @@ def _pretrained(args: argparse.Namespace, encoder: LoadedEncoder, images: Images
     variables = pretrain_small(encoder, images, args.out / "encoder.npz")
     about = {**encoder.about, "weights": "pre-trained on the way"}
     return encoder._replace(variables=variables, about=about)
-
-
-def _with_features(args: argparse.Namespace, job: Job) -> Job:
-    """Compute the pool's features once for all runs, and remember how long it took."""
-    began = time.perf_counter()
-    clock = args.out / f"{_FEATURES}-seconds"
-    known = float(clock.read_text()) if clock.exists() else None
-    features = job.network.embed(None, args.out / f"{_FEATURES}.npy")
-    seconds = time.perf_counter() - began if known is None else known
-    clock.write_text(f"{seconds}\n")
-    return job._replace(features=features, embed_seconds=seconds)
-
-
-def _warm_up(job: Job, runs: Sequence[Run]) -> None:
-    """Compile what the runs have in common, so that the first of them is not charged for it."""
-    network, config = job.network, job.config
-    if any(c.schedule.milestones for c in (network.ft, *network.lpft)):
-        return  # long ones: compilation is nothing beside them
-    few = dataclasses.replace(
-        network, ft=_few(network.ft), lpft=LpftConfig(*map(_few, network.lpft)), checkpoints=False
-    )
-    # Labelled sets are padded: those of one padded size share programs.
-    for count in {next_capacity(end): end for end in job.ends}.values():
-        for method in dict.fromkeys(("lpft", config.tuning, *config.compare)):
-            few.train(jax.random.key(0), np.arange(count), np.zeros(count, np.int32), method)
-    count = job.ends[0]
-    state = start(
-        len(job.features),
-        network.num_classes,
-        seed=0,
-        labeled=np.arange(count),
-        labels=np.arange(count) % network.num_classes,
-    )
-    for strategy in dict.fromkeys(run.strategy for run in runs):
-        if not STRATEGIES[strategy].oracle and count < len(job.features):
-            ask(state, strategy, job.features, 1, head=config.head)
-
-
-def _few(config: FinetuneConfig) -> FinetuneConfig:
-    """Shorten a training to its first epochs; its step is the same program."""
-    return config._replace(epochs=min(config.epochs, int(config.schedule.warmup_epochs) + 1))
-
-
-def _run_all(out: Path, job: Job, runs: Sequence[Run]) -> tuple[list[Row], list[dict[str, Any]]]:
-    """Run all that is left, saving the results after each run."""
-    rows: list[Row] = []
-    scores: list[dict[str, Any]] = []
-    work = [sum(count_passes(job, run).values()) for run in runs]
-    began, ran = time.perf_counter(), 0.0
-    for i, run in enumerate(runs):
-        fresh = not (out / _RUNS / run.folder / "state.json").exists()
-        state = run_one(job, run, out / _RUNS, _reporter(run))
-        rows += rows_of(run, state, job)
-        scores += scores_of(run, state)
-        write_csv([row._asdict() for row in rows], out / "results.csv")
-        if scores:
-            write_csv(scores, out / "scores.csv")
-        ran += work[i] if fresh else 0.0
-        left = (time.perf_counter() - began) * sum(work[i + 1 :]) / ran if ran else 0.0
-        last = next(row for row in reversed(rows) if row.chosen)
-        print(
-            f"[{i + 1}/{len(runs)}, {describe_time(left)} left] {run.shown}, {run.strategy}, seed "
-            f"{run.seed}: {100 * last.accuracy:.1f} % at {last.num_labeled} labels",
-            flush=True,
-        )
-    return rows, scores
-
-
-def _reporter(run: Run) -> Any:
-    """Show what a run is doing, on one line of a terminal."""
-    if not sys.stderr.isatty():
-        return None
-
-    def tell(text: str) -> None:
-        print(
-            f"\r\x1b[K{run.shown}, {run.strategy}, seed {run.seed}: {text}",
-            end="\r",
-            file=sys.stderr,
-        )
-
-    return tell
 
 
 def _title(images: Images, encoder: LoadedEncoder) -> Mapping[str, str]:

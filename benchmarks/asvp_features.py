@@ -29,8 +29,10 @@ _NORM = 4.0  # mean norm that features are scaled to, as a linear head of the li
 _SAMPLE = 10_000  # rows that their norm is taken from
 _FILES = ("features", "test_features", "labels", "test_labels")
 # What says which images, or which network, is meant.
-_OTHERS = ("dataset", "folder", "test_folder", "images", "test_images", "weights", "size", "limit",
-           "test_limit", "holdout")  # fmt: skip
+_OTHERS = (
+    "dataset", "data_dir", "split", "test_split", "folder", "test_folder", "images", "test_images",
+    "image_size", "encoder", "width", "size", "weights", "limit", "test_limit", "holdout",
+)  # fmt: skip
 
 
 class Adapter(nn.Module):
@@ -70,14 +72,14 @@ def open_features(args: argparse.Namespace) -> tuple[Images, LoadedEncoder, Any]
     Raises:
       ValueError: a file that is missing, damaged or does not fit, or a flag that is for images.
     """
+    missing = [name for name in _FILES if getattr(args, name) is None]
+    if missing:
+        flag = missing[0].replace("_", "-")
+        raise ValueError(f"--{flag}: expected with the other files of features, found none")
     for name in _OTHERS:
         if getattr(args, name) is not None:
             flag = name.replace("_", "-")
             raise ValueError(f"--{flag}: expected none beside --features, found one")
-    missing = [name for name in _FILES if getattr(args, name) is None]
-    if missing:
-        flag = missing[0].replace("_", "-")
-        raise ValueError(f"--{flag}: expected beside --features, found none")
     path = Path(args.features)
     x, queries, y, wanted = (load_array(getattr(args, name)) for name in _FILES)
     check_features(x, "--features")

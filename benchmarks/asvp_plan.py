@@ -6,13 +6,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from benchmarks.asvp_runs import Job, Run, count_passes
+from benchmarks.asvp_runs import Job, Run, count_passes, training_passes
 from benchmarks.image_speed import count_flops
 from benchmarks.measuring import best
 from benchmarks.outcomes import describe_time
 from benchmarks.tables import markdown
 from jaxal.costs import Prices, predict_seconds
-from jaxal.train.network import compiled_encoder
+from jaxal.train.network import METHODS, compiled_encoder
 
 __all__ = ["Projection", "describe_plan", "project"]
 
@@ -47,7 +47,7 @@ def project(job: Job, runs: Sequence[Run], device_rate: float | None = None) -> 
         counts[run.shown] = counts.get(run.shown, 0) + 1
         selection[run.shown] = selection.get(run.shown, 0.0) + passes["selection"] * seconds
         final[run.shown] = final.get(run.shown, 0.0) + passes["final"] * seconds
-    longest = 3 * job.ends[-1] * job.network.ft.epochs * seconds
+    longest = max(training_passes(job.network, m, job.ends[-1]) for m in METHODS) * seconds
     return Projection(counts, selection, final, longest, flops)
 
 

@@ -62,17 +62,20 @@ def report(
     costs: dict[str, dict[str, Cost]] = {}
     for strategy in strategies:
         wanted = _find_target(curves, strategy) if target is None else target / 100
-        costs[strategy] = find_costs(curves, strategy, wanted, prices)
-        paragraphs += [
-            f"## What {100 * wanted:.1f} % costs: {strategy}",
-            markdown(_cost_lines(curves, strategy, costs[strategy], wanted)),
-        ]
+        mesh = job.network.mesh
+        found = find_costs(curves, strategy, wanted, prices, 1 if mesh is None else mesh.size)
+        paragraphs.append(f"## What {100 * wanted:.1f} % costs: {strategy}")
+        if not found:
+            paragraphs.append("No way reaches it.")
+            continue
+        costs[strategy] = found
+        paragraphs.append(markdown(_cost_lines(curves, strategy, found, wanted)))
     paragraphs.append(
         f"A label costs ${prices.label:g}, an hour of the device ${prices.device_hour:g}. "
         "Selection is all that chooses: the pool's features, proxies, strategies, scores, and "
         "trainings that serve selection; the final training comes once. Labels and hours are "
         "interpolated on the mean curves. Labels saved: the mean of 1 - labels / random's at equal "
-        "accuracy."
+        "accuracy. What was interrupted counts from where it went on."
     )
     if job.config.compare:
         paragraphs += [
@@ -88,7 +91,8 @@ def report(
     text = "\n\n".join(paragraphs)
     (out / "table.md").write_text(text + "\n", encoding="utf-8")
     draw_curves(curves, strategies, out / "curves.png", title["title"])
-    draw_costs(costs, out / "costs.png", title["title"])
+    if costs:
+        draw_costs(costs, out / "costs.png", title["title"])
     if scores:
         draw_scores(scores, out / "scores.png", title["title"])
     print(f"\n{text}\n\nresults in {out}")
@@ -120,7 +124,11 @@ def find_curves(rows: Sequence[Row]) -> dict[tuple[str, str], Curve]:
 
 
 def find_costs(
-    curves: Mapping[tuple[str, str], Curve], strategy: str, target: float, prices: Prices
+    curves: Mapping[tuple[str, str], Curve],
+    strategy: str,
+    target: float,
+    prices: Prices,
+    num_devices: int = 1,
 ) -> dict[str, Cost]:
     """Find what each pipeline costs at an accuracy, and random selection beside them.
 
@@ -138,7 +146,7 @@ def find_costs(
             float(np.interp(labels, curve.num_labeled, values.mean(0)))
             for values in (curve.selection_seconds, curve.training_seconds)
         ]
-        found[pipeline] = cost_of(round(labels), *seconds, prices=prices)
+        found[pipeline] = cost_of(round(labels), *seconds, prices=prices, num_devices=num_devices)
     return found
 
 

@@ -15,11 +15,13 @@ from jaxal.asvp import (
     Pipeline,
     PipelineConfig,
     PipelineState,
+    Score,
     Trigger,
     at_labels,
     enough_labels,
     every_round,
     falling,
+    final_method,
     never,
     refreshed_at,
     run_pipeline,
@@ -43,6 +45,7 @@ __all__ = [
     "rows_of",
     "run_one",
     "scores_of",
+    "training_passes",
 ]
 
 TRIGGERS: dict[str, Trigger] = {
@@ -120,6 +123,10 @@ def read_pipeline(text: str) -> tuple[str, Pipeline, Trigger | None]:
             expected = ", ".join(known) or "no options"
             raise ValueError(f"--pipelines: {trigger}: expected {expected}, found {option!r}")
     rule = functools.partial(TRIGGERS[trigger], **options) if options else TRIGGERS[trigger]
+    try:
+        rule([Score(1, 1, 0, 0.0, 0.0)])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"--pipelines: {text}: {error}") from error
     return text, name, rule
 
 
@@ -147,20 +154,24 @@ def count_passes(job: Job, run: Run) -> dict[str, float]:
     Returns:
       Those of "selection" and of "final" trainings, the test set included.
     """
-    ends, pool = job.ends, len(job.network.images)
-    tuning = functools.partial(_training_passes, job.network, job.config.tuning)
+    ends, pool, middle = job.ends, len(job.network.images), job.ends[-1] // 2
+    tuning = job.config.tuning
     selection = 0.0
+    refreshed: list[int] = []
     if run.strategy != "random":
+        selection = pool
         if run.pipeline == "standard":
-            selection = sum(tuning(end) + pool for end in ends[:-1])
+            selection += sum(training_passes(job.network, tuning, n) + pool for n in ends[:-1])
         elif run.pipeline == "asvp":
-            selection = tuning(ends[-1] // 2) + pool
-    methods = {"lpft", *job.config.compare}
-    if run.pipeline == "standard":
-        methods -= {job.config.tuning}
-    final = sum(
-        _training_passes(job.network, m, end) + len(job.test) for m in methods for end in ends
-    )
+            selection += training_passes(job.network, tuning, middle) + pool
+            refreshed = [middle]
+    final = 0.0
+    for end in ends:
+        chosen = final_method(job.config.final, end, refreshed)
+        for method in {chosen, *job.config.compare}:
+            served = run.pipeline == "standard" and method == tuning and end < ends[-1]
+            final += len(job.test)
+            final += 0.0 if served else training_passes(job.network, method, end)
     return {"selection": selection, "final": final}
 
 
@@ -180,7 +191,6 @@ def run_one(
         job.network,
         functools.partial(np.take, labels),
         job.budgets,
-        pool_size=len(job.network.images),
         seed=run.seed,
         folder=folder / run.folder,
         features=job.features,
@@ -202,9 +212,7 @@ def rows_of(run: Run, state: PipelineState, job: Job) -> list[Row]:
         count = training.num_labeled
         if training.purpose != "final" or count not in job.ends:
             continue
-        refreshes = sum(at <= count for at in refreshed)
-        final = job.config.final
-        chosen = final(count, refreshes > 0) if callable(final) else final
+        chosen = final_method(job.config.final, count, refreshed)
         rows.append(
             Row(
                 run.shown,
@@ -217,7 +225,7 @@ def rows_of(run: Run, state: PipelineState, job: Job) -> list[Row]:
                 training.metrics["calibration_error"],
                 training.seconds,
                 0.0 if run.strategy == "random" else selection_seconds(state, count),
-                refreshes,
+                sum(at < count for at in refreshed),
             )
         )
     return rows
@@ -237,7 +245,7 @@ def _evaluate(
     return {"accuracy": found.accuracy, "calibration_error": found.calibration_error}
 
 
-def _training_passes(network: ImageNetwork, method: Method, count: int) -> float:
+def training_passes(network: ImageNetwork, method: Method, count: int) -> float:
     """Count images through the encoder in a training; one that learns goes back as well."""
     stages: dict[str, tuple[FinetuneConfig, ...]] = {
         "lp": (network.lpft.probe,),

@@ -49,10 +49,11 @@ def fill_in(args: argparse.Namespace) -> argparse.Namespace:
     """Fill in what the scale says."""
     scale = SCALES[args.scale]
     given = dict(vars(args))
-    if not (args.dataset or args.folder or args.images or args.features):
+    features = args.features or args.test_features
+    if not (args.dataset or args.folder or args.images or features):
         given["dataset"] = scale.dataset
     # What pretrain wrote says of what encoder it is.
-    told = args.features or (args.weights is not None and is_saved(args.weights))
+    told = features or (args.weights is not None and is_saved(args.weights))
     if args.encoder is None and not told:
         given["encoder"] = scale.encoder
         for name in ("size", "width"):

@@ -38,7 +38,7 @@ class Cost(NamedTuple):
     labels: float  # dollars
     training: float  # dollars, for selection and training
     total: float  # dollars
-    selection_hours: float
+    selection_hours: float  # by the clock, on all devices at once
 
 
 def cost_of(

@@ -221,7 +221,7 @@ def push_apart(
       max_steps: at least 1.
 
     Returns:
-      The shifts, and after how many steps.
+      The shifts, and after how many steps. Holds ``O(c · d + c²)``.
 
     Raises:
       ValueError: an option out of its range.
@@ -236,13 +236,16 @@ def push_apart(
     np.fill_diagonal(reach, 0)
     means, first, steps = start.copy(), 0.0, 0
     for _ in range(max_steps):
-        apart = means[:, None] - means
-        distances = np.linalg.norm(apart, axis=2)
-        force = np.maximum(reach - distances, 0)
-        length = np.minimum(0.5 * time_step**2 * force, force)
-        # Classes of equal means have no direction to part in.
-        pull = np.where(distances > 0, length / np.where(distances > 0, distances, 1), 0)
-        moved = np.einsum("ij,ijd->id", pull, apart)
+        # A class at a time: all pairs at once would hold classes x classes x d.
+        moved = np.zeros_like(means)
+        for i, mean in enumerate(means):
+            apart = mean - means
+            distances = np.linalg.norm(apart, axis=1)
+            force = np.maximum(reach[i] - distances, 0)
+            length = np.minimum(0.5 * time_step**2 * force, force)
+            # Classes of equal means have no direction to part in.
+            pull = np.where(distances > 0, length / np.where(distances > 0, distances, 1), 0)
+            moved[i] = pull @ apart
         total = float(np.linalg.norm(moved, axis=1).sum())
         if total == 0:
             break

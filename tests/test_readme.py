@@ -41,7 +41,7 @@ def test_examples_run(tmp_path, monkeypatch):
     exec(images, pictures)
     assert np.load(tmp_path / "pool.npy").shape == (8, 200)
     exec(pipeline, pictures)
-    assert (tmp_path / "asvp" / "final-6.npz").exists()
+    assert (tmp_path / "asvp" / "lpft-6.npz").exists()
 
 
 def test_set_up_commands_come_first():

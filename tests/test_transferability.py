@@ -158,20 +158,18 @@ def test_agrees_with_the_published_iteration():
     y = np.eye(3)[labels]
     iterated = np.mean([fixed_point(x, y[:, c])[0] for c in range(3)])
     assert logme(x, labels) == pytest.approx(iterated, rel=1e-5)
-    copied = np.mean([fixed_point(x, y[:, c], copied=True)[0] for c in range(3)])
-    assert copied == pytest.approx(iterated)
 
 
 def test_the_copied_implementation_counts_weights_that_no_sample_touches():
+    # A pure-noise case: the exact evidence is about -1, the copied one far above.
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(40, 200)), rng.integers(3, size=40)
+    best = log_evidence(class_moments(x, labels)).evidence
     for c in range(3):
         y = (labels == c).astype(float)
-        right, alpha = fixed_point(x, y, iterations=10)
-        wrong, _ = fixed_point(x, y, iterations=10, copied=True)
-        assert wrong - right == pytest.approx((200 - 40) / 2 * np.log(alpha) / 40)
-        best = log_evidence(class_moments(x, labels)).evidence[c]
-        assert right <= best + 1e-6 < wrong
+        right, wrong = (fixed_point(x, y, iterations=10, copied=k)[0] for k in (False, True))
+        assert right <= best[c] + 1e-6
+        assert best[c] < 0 < 1 < wrong
 
 
 def plain_push(x, labels, sigmas, step, most):

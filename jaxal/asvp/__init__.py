@@ -3,15 +3,16 @@
 See `jaxal.asvp.pipeline` for the three pipelines, `jaxal.asvp.triggers` for when to refresh.
 """
 
-from jaxal.asvp.pipeline import (
+from jaxal.asvp.config import (
     DEFAULT_CONFIG,
     PIPELINES,
     FinalRule,
     Pipeline,
     PipelineConfig,
+    final_method,
     lpft_until_refreshed,
-    run_pipeline,
 )
+from jaxal.asvp.pipeline import run_pipeline
 from jaxal.asvp.state import PipelineState, Training, refreshed_at, selection_seconds
 from jaxal.asvp.triggers import (
     Score,
@@ -40,6 +41,7 @@ __all__ = [
     "enough_labels",
     "every_round",
     "falling",
+    "final_method",
     "lpft_until_refreshed",
     "never",
     "refreshed_at",

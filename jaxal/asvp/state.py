@@ -23,11 +23,13 @@ __all__ = [
 class Training(NamedTuple):
     """A training of the network."""
 
-    purpose: str  # "selection" of standard, "refresh" of asvp, "final"
+    # "selection" of standard; "refresh" of asvp, or "failed" where that diverged; "final".
+    purpose: str
     num_labeled: int
     method: Method
-    seconds: float  # of training and, for the first two, computing the pool's features
-    metrics: dict[str, Any]  # of `evaluate`; empty for a refresh
+    seconds: float
+    embed_seconds: float = 0.0  # of the pool's features by it, for the first two
+    metrics: Mapping[str, Any] = {}  # of `evaluate`, for the last
 
 
 class PipelineState(NamedTuple):
@@ -36,7 +38,7 @@ class PipelineState(NamedTuple):
     active: ActiveState
     trainings: tuple[Training, ...]
     scores: tuple[Score, ...]  # of asvp, one a round from the second, and one a refresh
-    seconds: tuple[float, ...]  # [r] of each round asked: proxy, prediction, score and strategy
+    seconds: tuple[float, ...]  # [r] of each round asked: proxy, prediction and strategy
     embed_seconds: float  # of the pre-trained network's features
 
 
@@ -54,8 +56,9 @@ def selection_seconds(state: PipelineState, num_labeled: int | None = None) -> f
     most = len(state.active.labeled) if num_labeled is None else num_labeled
     counts = [record["num_labeled"] for record in state.active.history[: state.active.round]]
     rounds = sum(s for s, count in zip(state.seconds, counts, strict=False) if count <= most)
-    served = (t for t in state.trainings if t.purpose != "final" and t.num_labeled < most)
-    return state.embed_seconds + rounds + sum(t.seconds for t in served)
+    served = [t for t in state.trainings if t.purpose != "final" and t.num_labeled < most]
+    scores = sum(s.seconds for s in state.scores if s.num_labeled < most)
+    return state.embed_seconds + rounds + scores + sum(t.seconds + t.embed_seconds for t in served)
 
 
 def refreshed_at(state: PipelineState) -> list[int]:

@@ -3,9 +3,11 @@
 ASVP (arXiv 2403.01101) scores the labelled rows of the cached features each round by LogME, before
 and after PED has moved the classes apart, and refreshes the features once the scores tell that
 fine-tuning would change them. The exact rule is not published: those here are ours, of one
-signature, ``rule(history) -> bool``. Bind options by `functools.partial`.
+signature, ``rule(history) -> bool``. Bind options by `functools.partial`. Scores of rounds in which
+more classes have labels are means over more classes; no rule corrects for that.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -39,6 +41,7 @@ class Score(NamedTuple):
     logme: float  # nats a sample; NaN where `note` says why it cannot be computed
     ped_logme: float  # the same after classes were moved apart
     note: str = ""
+    seconds: float = 0.0  # that it took
 
 
 # The scores of all rounds so far, to whether the features should be refreshed now.
@@ -74,6 +77,7 @@ def score_features(
       ValueError: features, rows or labels that do not fit, or an option out of its range.
     """
     check_number(num_sigmas, "num_sigmas", least=0, above=True)
+    began = time.perf_counter()
     rows = check_indices(labeled, np.shape(features)[0], "labeled")
     y = np.asarray(labels)
     classes = len(np.unique(y))
@@ -85,7 +89,7 @@ def score_features(
     x = standardize(np.asanyarray(features)[rows], *statistics)
     before = logme(x, y, chunk_size=chunk_size)
     after, _ = ped_logme(x, y, num_sigmas=num_sigmas, chunk_size=chunk_size)
-    return Score(len(rows), classes, version, before, after)
+    return Score(len(rows), classes, version, before, after, seconds=time.perf_counter() - began)
 
 
 def never(history: Sequence[Score]) -> bool:
@@ -99,24 +103,27 @@ def every_round(history: Sequence[Score]) -> bool:
 
 
 def at_labels(history: Sequence[Score], *, counts: int | Sequence[int] = ()) -> bool:
-    """Refresh at given numbers of labels, in the first round that has so many: for studies.
+    """Refresh in the first round with so many labels, for each of some numbers: for studies.
 
     Args:
       history: of the scores.
-      counts: labels at which to refresh, each once.
+      counts: numbers of labels.
 
     Raises:
-      ValueError: no scores, or counts that are none.
+      ValueError: no scores, or no counts.
     """
     last = _last(history)
     wanted = [check_positive(count, "counts") for count in np.atleast_1d(counts).tolist()]
-    return sum(count <= last.num_labeled for count in wanted) > last.version
+    if not wanted:
+        raise ValueError("counts: expected one number of labels or more, found none")
+    before = max((s.num_labeled for s in history if s.num_labeled < last.num_labeled), default=0)
+    return any(before < count <= last.num_labeled for count in wanted)
 
 
 def enough_labels(
     history: Sequence[Score], *, per_class: float = 50.0, most: int | None = 1
 ) -> bool:
-    """Refresh once there are so many labels a class, and again at each doubling.
+    """Refresh once there are so many labels a class, and at each doubling while ``most`` allows.
 
     Args:
       history: of the scores.
@@ -136,11 +143,12 @@ def enough_labels(
 def slowing(history: Sequence[Score], *, share: float = 0.25, patience: int = 1) -> bool:
     """Refresh once the moved features' score hardly grows with labels any more.
 
-    Its growth a label, between rounds, is compared to the first growth of the same features.
+    Its growth a label, between rounds, is compared to the steepest of the same features before;
+    where there was none, the features do not learn from labels at all.
 
     Args:
       history: of the scores.
-      share: of the first growth, below which a round counts as slow.
+      share: of the steepest growth, below which a round counts as slow.
       patience: slow rounds in a row that it takes.
 
     Raises:
@@ -149,10 +157,7 @@ def slowing(history: Sequence[Score], *, share: float = 0.25, patience: int = 1)
     check_number(share, "share", least=0, above=True)
     check_positive(patience, "patience")
     counts, scores = _series(history, "ped_logme")
-    if len(scores) < patience + 2:
-        return False
-    rates = np.diff(scores) / np.diff(counts)
-    return rates[0] > 0 and bool((rates[-patience:] < share * rates[0]).all())
+    return _is_flat(counts, scores, share, patience)
 
 
 def falling(history: Sequence[Score], *, patience: int = 1) -> bool:
@@ -189,11 +194,18 @@ def saturating(history: Sequence[Score], *, share: float = 0.25, patience: int =
     check_positive(patience, "patience")
     counts, before = _series(history, "logme")
     _, after = _series(history, "ped_logme")
+    gains = after - before
+    # Without any gain yet, there is nothing that could stop growing.
+    return bool((np.diff(gains) > 0).any()) and _is_flat(counts, gains, share, patience)
+
+
+def _is_flat(counts: np.ndarray, values: np.ndarray, share: float, patience: int) -> bool:
+    """Tell whether the last rounds' growth a label is below a share of the steepest before."""
     if len(counts) < patience + 2:
         return False
-    rates = np.diff(after - before) / np.diff(counts)
-    steepest = rates[:-patience].max()
-    return steepest > 0 and bool((rates[-patience:] < share * steepest).all())
+    rates = np.diff(values) / np.diff(counts)
+    steepest = max(float(rates[:-patience].max()), 0.0)
+    return bool((rates[-patience:] <= share * steepest).all())
 
 
 def _last(history: Sequence[Score]) -> Score:

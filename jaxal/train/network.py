@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 
 from jaxal.checks import check_choice, check_indices, check_positive
 from jaxal.data.features import extract_features
-from jaxal.data.sources import ImageSource, take
+from jaxal.data.sources import ImageSource, check_source, take
 from jaxal.models.classifier import Classifier
 from jaxal.models.fingerprints import tree_digest
 from jaxal.models.heads import DenseHead
@@ -23,7 +23,13 @@ from jaxal.records import describe
 from jaxal.train.evaluate import Evaluation, evaluate, make_apply
 from jaxal.train.finetune import finetune, lp_ft
 from jaxal.train.head import TrainedHead
-from jaxal.train.recipes import FT_SMALL, LPFT_SMALL, FinetuneConfig, LpftConfig
+from jaxal.train.recipes import (
+    FT_SMALL,
+    LPFT_SMALL,
+    FinetuneConfig,
+    LpftConfig,
+    check_finetune,
+)
 from jaxal.train.supervised import Prepare
 
 __all__ = ["METHODS", "ImageNetwork", "Method", "Network", "compiled_encoder", "head_of"]
@@ -42,6 +48,10 @@ class Network(Protocol):
     @property
     def num_classes(self) -> int:
         """How many classes its head tells apart."""
+
+    @property
+    def pool_size(self) -> int:
+        """How many samples the pool has."""
 
     def describe(self) -> Mapping[str, Any]:
         """Say what trainings and features depend on, as JSON can hold it."""
@@ -89,6 +99,24 @@ class ImageNetwork:
     mesh: Mesh | None = None
     chunk_size: int = 256
     checkpoints: bool = True
+
+    def __post_init__(self) -> None:
+        """Check what trainings would find late.
+
+        Raises:
+          ValueError: a configuration or a count out of its range.
+        """
+        check_source(self.images)
+        check_positive(self.num_classes, "num_classes")
+        check_positive(self.chunk_size, "chunk_size")
+        check_finetune(self.ft, "ft")
+        for stage, config in self.lpft._asdict().items():
+            check_finetune(config, f"lpft.{stage}")
+
+    @property
+    def pool_size(self) -> int:
+        """How many images the pool has."""
+        return len(self.images)
 
     def describe(self) -> dict[str, Any]:
         """Say what trainings and features depend on, as JSON can hold it."""
@@ -178,7 +206,7 @@ class ImageNetwork:
             self.images,
             path,
             fingerprint=about,
-            chunk_size=check_positive(self.chunk_size, "chunk_size"),
+            chunk_size=self.chunk_size,
             mesh=self.mesh,
             progress=progress,
         )

@@ -56,15 +56,15 @@ def run(pipeline, pool, folder, labels=None, stop_at=None):
         network,
         (pool.labels if labels is None else labels).take,
         [16, 8, 8],
-        pool_size=200,
         seed=0,
         folder=folder,
         evaluate=lambda v: {"accuracy": network.evaluate(v, pool, pool.labels).accuracy},
         config=CONFIG,
         on_event=on_event,
     )
-    trainings = [t._replace(seconds=0.0) for t in state.trainings]
-    return state.active.labeled.tolist(), trainings, state.scores, len(told)
+    trainings = [t._replace(seconds=0.0, embed_seconds=0.0) for t in state.trainings]
+    scores = [s._replace(seconds=0.0) for s in state.scores]
+    return state.active.labeled.tolist(), trainings, scores, len(told)
 
 
 def test_network_is_refreshed_and_trained(pool, tmp_path):
@@ -98,5 +98,5 @@ def test_labels_not_paid_for_change_nothing(pipeline, pool, tmp_path):
     again = run(pipeline, hidden, tmp_path / "b", labels=others)
     assert again[0] == picks and again[2] == scores
     assert [t[:3] for t in again[1]] == [t[:3] for t in trainings]
-    trained, other = (load_variables(tmp_path / x / "final-32.npz")[0] for x in "ab")
+    trained, other = (load_variables(tmp_path / x / "ft-32.npz")[0] for x in "ab")
     jax.tree.map(np.testing.assert_array_equal, trained, other)

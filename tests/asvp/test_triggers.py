@@ -39,7 +39,9 @@ def test_slowing_waits_until_growth_a_label_has_fallen():
     assert not slowing(history([0.0, 0.1, 0.12]), patience=2)
     assert slowing(history([0.0, 0.1, 0.12, 0.13]), patience=2)
     assert slowing(history([0.0, 0.1, 0.15]), share=0.6)
-    assert not slowing(history([0.1, 0.0, 0.0]))
+    # Beside its steepest growth; features that never learn are slow.
+    assert not slowing(history([0.1, 0.0, 0.1])) and slowing(history([0.1, 0.0, 0.1, 0.12]))
+    assert slowing(history([0.1, 0.0, 0.0]))
 
 
 def test_falling_looks_for_the_best():
@@ -81,9 +83,10 @@ def test_counts_of_labels():
     assert not enough_labels(once, per_class=35)
     later = [*once, *history([0.0], counts=[700], version=1)]
     assert enough_labels(later, per_class=35, most=None)
-    assert not at_labels(scores)
-    assert [at_labels(scores[: i + 1], counts=250) for i in range(4)] == [False, False, True, True]
+    assert [at_labels(scores[: i + 1], counts=250) for i in range(4)] == [False, False, True, False]
     assert not at_labels(once, counts=250) and at_labels(once, counts=(250, 350))
+    # Two in one round are one refresh.
+    assert at_labels(scores[:3], counts=(210, 290)) and not at_labels(scores, counts=(210, 290))
 
 
 @pytest.mark.parametrize("rule", [slowing, falling, saturating])
@@ -104,6 +107,7 @@ def test_scores_that_could_not_be_computed_count_for_nothing(rule):
         (enough_labels, {"per_class": 0}, "per_class"),
         (enough_labels, {"most": 0}, "most"),
         (at_labels, {"counts": 0}, "counts"),
+        (at_labels, {}, "counts"),
     ],
 )
 def test_bad_options(rule, options, named):

@@ -45,6 +45,12 @@ def test_all_pipelines_are_run_and_reported(ran):
         assert part in text
     scores = lines_of(ran / "scores.csv")
     assert [(s["num_labeled"], s["version"]) for s in scores] == [("12", "0"), ("12", "1")]
+    refreshes = {
+        (row["num_labeled"], row["method"], row["chosen"]): row["refreshes"]
+        for row in rows
+        if row["pipeline"].startswith("asvp")
+    }
+    assert refreshes["12", "lpft", "True"] == "0" and refreshes["24", "ft", "True"] == "1"
     for name in ("curves.png", "costs.png", "scores.png"):
         assert (ran / name).read_bytes().startswith(b"\x89PNG")
 
@@ -75,6 +81,9 @@ def test_says_what_it_would_take(tmp_path, capsys):
         (["--pipelines", "other"], "--pipelines"),
         (["--pipelines", "svpp:falling"], "--pipelines"),
         (["--pipelines", "asvp:slowing,other=1"], "other"),
+        (["--pipelines", "asvp:slowing,share=-1"], "share"),
+        (["--pipelines", "asvp:at_labels,counts=x"], "at_labels"),
+        (["--strategies", "random"], "--strategies"),
         (["--pipelines", "asvp:falling", "--trigger", "slowing"], "--trigger"),
         (["--strategies", "other"], "--strategies"),
         (["--budgets", "2000"], "--budgets"),
@@ -148,3 +157,6 @@ def test_costs_are_read_off_the_mean_curves():
     assert costs["standard"].labels == pytest.approx(15)
     assert costs["standard"].training == pytest.approx(2 * 576 / 3600)
     assert costs["standard"].selection_hours == pytest.approx(0.15)
+    assert find_costs(curves, "margin", 0.9, Prices(0.1, 2.0)) == {}
+    twice = find_costs(curves, "margin", 0.65, Prices(0.1, 2.0), num_devices=2)
+    assert twice["standard"].training == pytest.approx(2 * costs["standard"].training)

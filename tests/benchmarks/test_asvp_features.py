@@ -56,6 +56,7 @@ def test_pipelines_run_on_given_features(tmp_path):
         ({"test_features": None}, "--test-features"),
         ({"dataset": "digits"}, "--dataset"),
         ({"weights": "x.npz"}, "--weights"),
+        ({"encoder": "conv4"}, "--encoder"),
         ({"features": "nowhere.npy"}, "nowhere"),
     ],
 )
@@ -64,7 +65,8 @@ def test_bad_files_are_named(changes, named, tmp_path):
     names = [flag.removeprefix("--").replace("-", "_") for flag in flags[::2]]
     known = dict(zip(names, flags[1::2], strict=True))
     others = ("dataset", "folder", "test_folder", "images", "test_images", "weights", "size")
-    others += ("limit", "test_limit", "holdout")
+    others += ("limit", "test_limit", "holdout", "data_dir", "split", "test_split", "image_size")
+    others += ("encoder", "width")
     args = argparse.Namespace(**{**dict.fromkeys(others), **known, **changes})
     with pytest.raises((ValueError, OSError), match=named):
         open_features(args)
