@@ -63,6 +63,8 @@ def fill_in(args: argparse.Namespace) -> argparse.Namespace:
         given["seeds"] = scale.seeds
     names = [_NAMES.get(name, name) for name in args.strategies or scale.strategies]
     given["strategies"] = list(dict.fromkeys([*names, "random"]))
+    if args.final is None:
+        given["final"] = "rule" if args.scale == "paper" else "lpft"
     if args.compare is None:
         given["compare"] = list(METHODS) if args.scale == "smoke" else []
     return argparse.Namespace(**given)

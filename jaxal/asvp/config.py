@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, cast
 
-from jaxal.asvp.triggers import Score, Trigger, slowing
+from jaxal.asvp.triggers import Score, Trigger, saturating
 from jaxal.checks import check_choice
 from jaxal.train.head import PROXY, HeadConfig, check_config
 from jaxal.train.network import Method
@@ -57,7 +57,7 @@ class PipelineConfig(NamedTuple):
     """How a pipeline works."""
 
     head: HeadConfig = PROXY  # the proxy, of svpp and asvp
-    trigger: Trigger = slowing  # when asvp refreshes its features
+    trigger: Trigger = saturating  # when asvp refreshes its features
     tuning: Method = "ft"  # how standard trains each round, and asvp to refresh
     final: Method | FinalRule = lpft_until_refreshed  # how the network is trained in the end
     compare: tuple[Method, ...] = ()  # trained beside it, for comparison

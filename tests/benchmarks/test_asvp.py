@@ -14,6 +14,7 @@ from jaxal.costs import Prices
 
 SMALL = ["--size", "16", "--width", "4", "--limit", "200", "--test-limit", "60", "--epochs", "2"]
 GIVEN = ["asvp", *SMALL, "--encoder", "conv4", "--budgets", "12", "12", "--compare", "ft"]
+GIVEN += ["--final", "rule"]
 
 
 def lines_of(path):
