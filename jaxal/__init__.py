@@ -4,6 +4,7 @@ The functions most used are here; each layer is a module of its own:
 
 * `jaxal.active`, `jaxal.asktell`, `jaxal.state`: the loop, one round of it, and where it stands.
 * `jaxal.select`: the strategies.
+* `jaxal.as3l`: few labels by stable groups, and prior pseudo-labels of the rest by them.
 * `jaxal.kernels`, `jaxal.regression`: neural tangent kernels; predicting and looking ahead by them.
 * `jaxal.clustering`, `jaxal.neighbors`, `jaxal.embedding`: the structure of a pool.
 * `jaxal.pseudolabels`, `jaxal.risk`, `jaxal.coverage`: what strategies choose by.
