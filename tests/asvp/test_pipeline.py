@@ -141,8 +141,7 @@ def test_refreshed_features_are_what_is_chosen_by(tmp_path):
     assert set(first.tolist()) != set(later.tolist())
 
 
-@pytest.mark.parametrize("strategy", ["margin", "coreset"])
-@pytest.mark.parametrize("features", [None, FEATURES])
+@pytest.mark.parametrize(("strategy", "features"), [("margin", None), ("coreset", FEATURES)])
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_a_run_killed_anywhere_ends_the_same(pipeline, features, strategy, tmp_path):
     config = FAST._replace(trigger=functools.partial(at_labels, counts=(6, 12)), compare=("lp",))

@@ -7,6 +7,8 @@ from benchmarks.as3l_priors import PRIORS, STRATEGIES, choose, evaluate, judge_p
 from benchmarks.data import check_data
 from jaxal.select import Pool
 
+# A dozen strategies and priors, each of which compiles.
+pytestmark = pytest.mark.slow
 KEY = jax.random.key(0)
 
 

@@ -56,6 +56,7 @@ def test_all_pipelines_are_run_and_reported(ran):
         assert (ran / name).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_goes_on_with_what_is_there(ran, capsys):
     before = (ran / "results.csv").read_text()
     pipelines = ["--pipelines", "standard", "svpp", "asvp:at_labels,counts=12"]
@@ -68,6 +69,7 @@ def test_goes_on_with_what_is_there(ran, capsys):
     assert "other encoder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_says_what_it_would_take(tmp_path, capsys):
     assert main([*GIVEN, "--plan", "--out", str(tmp_path / "out")]) == 0
     assert "at $3 an hour" in capsys.readouterr().out
