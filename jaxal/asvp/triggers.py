@@ -175,7 +175,7 @@ def falling(history: Sequence[Score], *, patience: int = 1) -> bool:
     return len(scores) > 0 and len(scores) - 1 - int(scores.argmax()) >= patience
 
 
-def saturating(history: Sequence[Score], *, share: float = 0.25, patience: int = 1) -> bool:
+def saturating(history: Sequence[Score], *, share: float = 0.5, patience: int = 1) -> bool:
     """Refresh once what fine-tuning would gain over the features as they are stops growing.
 
     The gain is the score of the moved features less that of the features as they are. While it

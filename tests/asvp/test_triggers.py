@@ -57,11 +57,11 @@ def test_saturating_watches_what_moving_gains():
         return saturating(history(before + np.array(gains), before), **options)
 
     assert not fires([0.0, 0.1])
-    assert not fires([0.0, 0.1, 0.15])
+    assert not fires([0.0, 0.1, 0.17])
     assert fires([0.0, 0.1, 0.12])
     # Beside its steepest growth, which need not be the first.
-    assert not fires([0.0, 0.01, 0.11, 0.16]) and fires([0.0, 0.01, 0.11, 0.12])
-    assert fires([0.0, 0.1, 0.15], share=0.6)
+    assert not fires([0.0, 0.01, 0.11, 0.18]) and fires([0.0, 0.01, 0.11, 0.12])
+    assert fires([0.0, 0.1, 0.17], share=0.8)
     assert not fires([0.0, 0.1, 0.12], patience=2) and fires([0.0, 0.1, 0.12, 0.13], patience=2)
     assert not fires([0.0, 0.0, 0.0]) and not fires([0.2, 0.1, 0.0])
     # A label, not a round.
