@@ -39,7 +39,8 @@ says goes before. Variants start from the defaults. Features from elsewhere keep
 
 Published with NTKCPL are the heads' layers, raw features, the most clusters there are (300 too) and
 these options. Ours are the picks a round, the encoders, the pixels, how heads are trained, by what
-clusters are split, and the kernel's scale, ridge and lack of batch normalisation.
+clusters are split, the kernel's scale, ridge and lack of batch normalisation, and that a random
+4,000 of a larger pool are the candidates.
 
 Files of your own (--features and the like) are the data set "custom", unless --dataset names
 another. With --encoder, or where label files are not given, data come from the folder that the

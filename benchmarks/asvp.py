@@ -101,8 +101,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--final",
         choices=("rule", *METHODS),
         help="how networks are trained in the end; rule: the paper's, lpft until features were "
-        "refreshed, then ft (default rule at --scale paper; elsewhere lpft, which was as good or "
-        "better at every number of labels)",
+        "refreshed, then ft (default rule at --scale paper; elsewhere lpft for all, so that they "
+        "differ by what was chosen only)",
     )
     parser.add_argument(
         "--tuning",

@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +21,12 @@ from benchmarks.image_encoders import (
 from benchmarks.image_figures import draw_map
 from benchmarks.images import Images, add_images, draw_rows, open_images
 from benchmarks.measuring import describe_device
-from benchmarks.origins import write_origin
+from benchmarks.origins import write_lines, write_origin
 from benchmarks.outcomes import require, stop
 from benchmarks.tables import markdown
 from jaxal.checks import check_positive
 from jaxal.data import ImageSource, extract_features
+from jaxal.records import replacing
 
 __all__ = ["HELP", "add_arguments", "extract", "main"]
 
@@ -132,18 +133,12 @@ def extract(
         if source.labels is None:
             labels.unlink(missing_ok=True)
         else:
-            np.save(labels, source.labels)
+            with replacing(labels) as file:
+                np.save(file, source.labels)
         write_origin(out, name, origin)
         found[name] = features, source.labels
-    _write_classes(out / "classes.txt", images.train.class_names)
+    write_lines(out / "classes.txt", images.train.class_names)
     return found
-
-
-def _write_classes(path: Path, names: Sequence[str] | None) -> None:
-    if names is None:
-        path.unlink(missing_ok=True)
-    else:
-        path.write_text("".join(f"{name}\n" for name in names), "utf-8", "surrogateescape")
 
 
 def _reporter(name: str) -> Callable[[int, int], None]:

@@ -31,7 +31,6 @@ from jaxal.train.recipes import (
 )
 
 __all__ = [
-    "CHANGES",
     "METHODS",
     "SCALES",
     "Task",
@@ -48,8 +47,6 @@ SCALES: dict[str, tuple[FinetuneConfig, LpftConfig]] = {
     "cifar10": (FT_CIFAR10, LPFT_CIFAR10),
     "imagenet": (FT_IMAGENET, LPFT_IMAGENET),
 }
-# What the command line may change in the configurations.
-CHANGES = ("epochs", "learning_rate", "head_learning_rate", "statistics", "dtype")
 
 
 class Task(NamedTuple):

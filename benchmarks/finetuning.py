@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.finetune_runs import (
-    CHANGES,
     METHODS,
     SCALES,
     Task,
@@ -23,7 +22,6 @@ from benchmarks.finetune_runs import (
 )
 from benchmarks.folder import check_folder, make_folder
 from benchmarks.image_encoders import (
-    LoadedEncoder,
     add_encoder,
     encoder_settings,
     load_encoder,
@@ -107,7 +105,7 @@ def main(args: argparse.Namespace) -> int:
     for config in (single, *both):
         check_finetune(config)
     task = Task(images, load_encoder(args), labels, single, both)
-    runs = _open(args, images, task.encoder)
+    runs = _open(args, task)
     wanted = [
         (method, count, seed)
         for seed in range(args.seeds)
@@ -173,16 +171,16 @@ def _check(args: argparse.Namespace, images: Images) -> np.ndarray:
     return labels
 
 
-def _open(args: argparse.Namespace, images: Images, encoder: LoadedEncoder) -> list[dict[str, Any]]:
+def _open(args: argparse.Namespace, task: Task) -> list[dict[str, Any]]:
     """Make the folder ready and read the runs that it holds."""
+    images, encoder = task.images, task.encoder
     settings = describe(
         {
             "images": images.train.describe(),
             "test": images.test.describe() if images.test is not None else None,
             "labels": describe_labels(images),
             "encoder": encoder_settings(encoder),
-            "scale": args.scale,
-            **{name: getattr(args, name) for name in CHANGES},
+            "recipes": {"ft": task.single, "lpft": task.both},
         }
     )
     out = args.out

@@ -39,7 +39,7 @@ def check_folder(out: Path, own: Collection[str]) -> None:
         raise ValueError(f"--out: expected a folder that can be written to, found {out}")
     if not out.exists() or any((out / name).exists() for name in own):
         return
-    others = sorted(path.name for path in out.iterdir() if path.is_file())
+    others = sorted(x.name for x in out.iterdir() if x.is_file() and not x.name.startswith("."))
     if others:
         raise ValueError(
             f"{out}: expected an empty folder or a benchmark's, found other files ({others[0]}"

@@ -137,9 +137,17 @@ def load_encoder(args: argparse.Namespace, *, seed: int = 0) -> LoadedEncoder:
         variables, found = load_variables(path)
         wanted = _describe(about)
         if _shapes(template) != _shapes(variables):
-            raise ValueError(f"--weights {path}: holds {_describe(found)}, not {wanted}")
+            said = f"holds {_describe(found)}, not {wanted}"
+            if not _about(found) or _describe(found) == wanted:
+                apart = set(_shapes(template).items()) ^ set(_shapes(variables).items())
+                said += f"; they differ in {sorted(apart)[:2]}"
+            raise ValueError(f"--weights {path}: {said}")
         if "size" in _about(found) and found["size"] != preprocessing.size:
             print(f"--weights {path}: holds {_describe(found)}, taken as {wanted}", flush=True)
+        planned = _about(found).get("config", {}).get("epochs")
+        if planned is not None and found.get("epochs", planned) < planned:
+            about["epochs"] = found["epochs"]
+            print(f"--weights {path}: of epoch {found['epochs']} of {planned}", flush=True)
     else:
         try:
             variables, _ = import_weights(module, template, read_weights(path))

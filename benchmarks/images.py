@@ -32,6 +32,7 @@ _FILES = ("images", "labels", "test_images", "test_labels")
 # What names a test set, in whose place --holdout puts another.
 _TESTS = ("test_folder", "test_images", "test_split")
 _SHOWN_CLASSES = 10
+_MOST_CLASSES = 10_000  # however few images there are; ids in place of classes are larger
 _FOLDERS = ("folder", "test_folder")
 # Which ways of naming images a flag is for, and what they are called.
 _TFDS = "a data set of tensorflow-datasets"
@@ -123,6 +124,8 @@ def open_images(args: argparse.Namespace) -> Images:
     else:
         name, train, test = args.images.stem, *_open_files(args)
     whole, whole_test = train, test
+    if way != "digits" and name == "digits":
+        name = "own digits"  # the others are trained on without mirroring
     train, test = _coloured(train), None if test is None else _coloured(test)
     num_classes = _count_classes(train, test)
     _tell_classes(train, num_classes)
@@ -218,9 +221,13 @@ def _open_tfds(
         default if given is None else given
         for given, default in ((args.split, "train"), (args.test_split, "test"))
     )
-    with _without_lists(), as_flags(data_dir="--data-dir"):
-        train = opened(split)
-        test = opened(test_split) if test_split and args.holdout is None else None
+    with _without_lists():
+        with as_flags(data_dir="--data-dir", name="--dataset", split="--split"):
+            train = opened(split)
+        test = None
+        if test_split and args.holdout is None:
+            with as_flags(data_dir="--data-dir", split="--test-split"):
+                test = opened(test_split)
     _tell_left_out(train, test)
     return train, test
 
@@ -350,10 +357,11 @@ def _count_classes(train: ImageSource, test: ImageSource | None) -> int | None:
     for flag, source in (("--labels", train), ("--test-labels", test)):
         if source is not None and source.labels is not None:
             largest = max(largest, int(source.labels.max()))
-            if largest >= len(train):
+            most = max(_MOST_CLASSES, 10 * len(train))
+            if largest >= most:
                 raise ValueError(
-                    f"{flag}: expected labels 0, 1, … below the {len(train)} images of the pool, "
-                    f"found {largest}; number the classes from 0"
+                    f"{flag}: expected classes numbered from 0, found {largest}; of {len(train)} "
+                    f"images {most} are the most"
                 )
     return largest + 1
 

@@ -6,11 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Origin", "find_origin", "write_origin"]
+from jaxal.records import replacing
+
+__all__ = ["Origin", "find_origin", "write_lines", "write_origin"]
 
 _ROWS, _FILES, _LEFT_OUT = "_rows.npy", "_files.txt", "_left_out.txt"
-# Names with line breaks would shift all lines behind them.
-_BREAKS = str.maketrans({"\n": "\\n", "\r": "\\r"})
+# Names with line breaks would shift all lines behind them: all that str.splitlines breaks at.
+_BREAKS = str.maketrans(
+    {c: c.encode("unicode_escape").decode() for c in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"}
+)
 
 
 class Origin(NamedTuple):
@@ -40,17 +44,20 @@ def write_origin(out: Path, name: str, origin: Origin) -> None:
 
     Those that there is nothing for are removed, since they are of an earlier run.
     """
-    _write_lines(out / f"{name}{_FILES}", origin.files)
-    _write_lines(out / f"{name}{_LEFT_OUT}", [f"{x}: {why}" for x, why in origin.left_out])
+    write_lines(out / f"{name}{_FILES}", origin.files)
+    write_lines(out / f"{name}{_LEFT_OUT}", [f"{x}: {why}" for x, why in origin.left_out])
     if origin.rows is None:
         (out / f"{name}{_ROWS}").unlink(missing_ok=True)
     else:
-        np.save(out / f"{name}{_ROWS}", origin.rows)
+        with replacing(out / f"{name}{_ROWS}") as file:
+            np.save(file, origin.rows)
 
 
-def _write_lines(path: Path, lines: Sequence[str] | None) -> None:
+def write_lines(path: Path, lines: Sequence[str] | None) -> None:
+    """Write one name a line, line breaks in them escaped; without any, remove the file."""
     if not lines:
         path.unlink(missing_ok=True)
         return
     text = "".join(line.translate(_BREAKS) + "\n" for line in lines)
-    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    with replacing(path) as file:
+        file.write(text.encode("utf-8", "surrogateescape"))

@@ -6,7 +6,8 @@ the zero-one risk of the whole pool, clusters of the head's hidden activations t
 floor((labels + picks) / 2) of them and 100 at the most (300 were used too).
 
 Ours: all picks a round, the encoders and image sizes, how the head is trained (`jaxal.train.head`),
-by what clusters are split, and the kernel's scale, ridge and lack of batch normalisation.
+by what clusters are split, the kernel's scale, ridge and lack of batch normalisation, and that a
+random 4,000 of a larger pool are the candidates.
 """
 
 import argparse
@@ -102,5 +103,6 @@ def preset_note(options: Mapping[str, Any] | None) -> str:
         "Preset paper, but for what the command line says: the head's layers, raw features, the "
         "risk, what is clustered and how many clusters there are at the most are the NTKCPL "
         "paper's; picks a round, encoder and image size, how the head is trained, by what clusters "
-        "are split, and the kernel's scale, ridge and lack of batch normalisation are ours."
+        "are split, the kernel's scale, ridge and lack of batch normalisation, and the random "
+        "4,000 candidates of a larger pool are ours."
     )

@@ -84,7 +84,7 @@ class _Examples:
         for row, record in zip(rows, self.files.read(rows), strict=True):
             try:
                 entry = self.features.deserialize_example_np(record, decoders=self.decoders)
-            except DecodeError as error:
+            except (DecodeError, AttributeError, RuntimeError, ValueError) as error:
                 raise OSError(f"record {row} is damaged") from error
             entries.append(entry)
         return entries

@@ -83,7 +83,7 @@ def index_records(parts: Sequence[Part]) -> RecordFiles:
 
 def _find_frames(path: str, total: int) -> np.ndarray:
     """Find the first byte and the length of each record, ``[total, 2]`` int64."""
-    frames: list[tuple[int, int]] = []
+    frames, found = np.empty((total, 2), np.int64), 0
     with open(path, "rb") as stream:
         size, start = stream.seek(0, 2), 0
         while start < size:
@@ -93,8 +93,11 @@ def _find_frames(path: str, total: int) -> np.ndarray:
             first = start + _HEADER.size
             start = first + length + _FOOTER_BYTES
             if start > size:
-                raise OSError(f"{path} is cut short or damaged after record {len(frames)}")
-            frames.append((first, length))
-    if len(frames) != total:
-        raise OSError(f"{path} has {len(frames)} records, not {total}")
-    return np.array(frames, np.int64).reshape(-1, 2)
+                raise OSError(f"{path} is cut short or damaged after record {found}")
+            if found == total:
+                raise OSError(f"{path} has more than {total} records")
+            frames[found] = first, length
+            found += 1
+    if found != total:
+        raise OSError(f"{path} has {found} records, not {total}")
+    return frames

@@ -112,6 +112,8 @@ def save_checkpoint(
                 force=True,
             )
     except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) and not _is_full(error):
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise OSError(f"{path}: step {step} could not be written ({reason})") from error
 
@@ -187,6 +189,11 @@ def check_folder(path: str | Path) -> Path:
     if _entries(path) and not (path / _SETTINGS).exists():
         raise ValueError(f"path: expected a checkpoint or a free place, found the folder {path}")
     return path
+
+
+def _is_full(error: ValueError) -> bool:
+    """Tell whether Orbax means the disk, whose errors it passes on as their text."""
+    return any(said in str(error) for said in ("No space left", "RESOURCE_EXHAUSTED"))
 
 
 def _check_space(path: Path, leaves: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from benchmarks.image_encoders import LoadedEncoder
 from benchmarks.images import Images
 from jaxal.data import from_arrays
 from jaxal.models.preprocess import CIFAR10
+from jaxal.train.recipes import FT_SMALL, LPFT_SMALL
 
 
 def parsed(*given):
@@ -78,12 +79,16 @@ def test_other_labels_are_other_settings(tmp_path):
     encoder = LoadedEncoder("conv4", None, {}, CIFAR10, {"encoder": "conv4"})
     pixels, labels = np.zeros((6, 4, 4, 3), np.uint8), np.arange(6) % 3
 
-    def opened(train, test, names="abc", resume=True):
+    def opened(train, test, names="abc", resume=True, both=LPFT_SMALL):
         sources = (from_arrays(pixels, y, tuple(names)) for y in (train, test))
         args = parsed("--out", str(tmp_path), *["--resume"][:resume])
-        return finetuning._open(args, Images("x", *sources, len(names)), encoder)
+        images = Images("x", *sources, len(names))
+        return finetuning._open(args, Task(images, encoder, train, FT_SMALL, both))
 
     assert opened(labels, labels, resume=False) == opened(labels, labels) == []
     for others in ((1 - labels // 2, labels), (labels, labels[::-1]), (labels, labels, "abd")):
         with pytest.raises(ValueError, match=r"other settings \(labels\)"):
             opened(*others)
+    both = LPFT_SMALL._replace(finetune=FT_SMALL._replace(epochs=2))
+    with pytest.raises(ValueError, match=r"other settings \(recipes\)"):
+        opened(labels, labels, both=both)
