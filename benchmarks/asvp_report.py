@@ -84,7 +84,7 @@ def report(
             markdown(_method_lines(rows)),
         ]
     if scores:
-        paragraphs += ["## Refreshes", _tell_refreshes(rows, seeds)]
+        paragraphs += ["## Refreshes", _tell_refreshes(scores)]
     paragraphs.append(f"Encoder {title['encoder']}; device {title['device']}.")
     recipes = describe({"ft": job.network.ft, "lpft": job.network.lpft, "config": job.config})
     paragraphs.append(f"Configurations, lp being the first stage of lpft: {json.dumps(recipes)}.")
@@ -222,23 +222,20 @@ def _method_lines(rows: Sequence[Row]) -> list[list[str]]:
     return lines
 
 
-def _tell_refreshes(rows: Sequence[Row], seeds: int) -> str:
+def _tell_refreshes(scores: Sequence[Mapping[str, Any]]) -> str:
+    """Say at how many labels features were refreshed: where a version was first scored."""
+    at: dict[tuple[str, str], dict[int, dict[int, int]]] = {}
+    for score in scores:
+        versions = at.setdefault((score["pipeline"], score["strategy"]), {})
+        versions.setdefault(score["seed"], {}).setdefault(score["version"], score["num_labeled"])
     sentences = []
-    for name in dict.fromkeys((r.pipeline, r.strategy) for r in rows):
-        if not name[0].startswith("asvp"):
-            continue
-        own = [r for r in rows if (r.pipeline, r.strategy) == name]
-        per_seed = []
-        for seed in sorted({r.seed for r in own}):
-            steps = sorted({(r.num_labeled, r.refreshes) for r in own if r.seed == seed})
-            at = [
-                str(n)
-                for (n, k), (_, before) in zip(steps, [(0, 0), *steps], strict=False)
-                if k > before
-            ]
-            per_seed.append("at " + ", ".join(at) + " labels" if at else "never")
-        sentences.append(f"{name[0]}, {name[1]}: {'; '.join(per_seed)} (seeds 0 to {seeds - 1}).")
-    return "Features were refreshed: " + " ".join(sentences)
+    for (pipeline, strategy), by_seed in at.items():
+        told = []
+        for found in by_seed.values():
+            counts = [str(count) for version, count in found.items() if version]
+            told.append("at " + ", ".join(counts) + " labels" if counts else "never")
+        sentences.append(f"{pipeline}, {strategy}: {'; '.join(told)}.")
+    return "Features were refreshed, seed by seed: " + " ".join(sentences)
 
 
 def _name_final(job: Job) -> str:
