@@ -68,6 +68,7 @@ def test_crowded_eigenvalues_take_no_longer(time):
     assert (found * np.roll(found, 1, axis=0)).sum(1).min() > 0.9
 
 
+@pytest.mark.slow
 def test_many_copies():
     x = np.random.default_rng(0).normal(size=(75, 8)).repeat(20, axis=0)
     found = cluster_embedding(x)

@@ -26,6 +26,7 @@ def aims(x, num_clusters, num_runs):
     return unit, np.stack(centers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", ["one", "each"])
 def test_long_training_ends_at_least_squares(outputs):
     x = draw()
@@ -77,6 +78,7 @@ def test_one_key_one_result_whatever_the_chunks():
     np.testing.assert_allclose(cut.features, first.features, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [2.0**100, 2.0**-100])
 def test_huge_and_tiny_features(scale):
     x = draw(60)
@@ -94,6 +96,7 @@ def test_memory_mapped_and_other_types(tmp_path):
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.slow
 def test_equal_samples_and_a_single_one():
     for x, k in ((np.ones((12, 3)), 4), (np.zeros((12, 3)), 2), (np.ones((1, 2)), 1)):
         found = fine_tune_features(KEY, x, k, num_runs=2, epochs=2)

@@ -97,6 +97,7 @@ def test_free_clusters_have_the_label_of_the_nearest_seeded_one():
     np.testing.assert_array_equal(found.hard, at < 7)
 
 
+@pytest.mark.slow
 def test_names_of_classes_make_no_difference():
     x, y = blobs()
     rows = np.arange(30)
@@ -119,6 +120,7 @@ def test_labels_that_disagree_within_one_cluster(seeds):
     assert np.isfinite(found.soft).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", ["class", "sample"])
 def test_equal_samples_and_all_labelled(seeds):
     found = prior_labels(KEY, np.ones((10, 2)), [4, 7], [2, 1], 3, seeds=seeds)

@@ -111,6 +111,7 @@ def test_equal_samples_go_by_index(space):
         np.testing.assert_array_equal(picks, [0, 2, 3, 4])
 
 
+@pytest.mark.slow
 def test_all_that_is_left_and_groups_that_are_wholly_labelled():
     x, _ = blobs(40, spread=2.0)
     labeled = np.random.default_rng(0).permutation(40)[:25]
@@ -131,6 +132,7 @@ def test_a_first_batch_of_one_is_the_medoid_of_all():
     np.testing.assert_array_equal(alone, [0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [2.0**100, 2.0**-100])
 def test_huge_and_tiny_features(scale):
     x, _ = blobs(80)

@@ -67,6 +67,7 @@ def run(pipeline, pool, folder, labels=None, stop_at=None):
     return state.active.labeled.tolist(), trainings, scores, len(told)
 
 
+@pytest.mark.slow
 def test_network_is_refreshed_and_trained(pool, tmp_path):
     picks, trainings, scores, _ = run("asvp", pool, tmp_path)
     assert len(set(picks)) == 32

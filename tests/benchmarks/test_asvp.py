@@ -13,7 +13,7 @@ from jaxal.asvp import at_labels, falling
 from jaxal.costs import Prices
 
 SMALL = ["--size", "16", "--width", "4", "--limit", "200", "--test-limit", "60", "--epochs", "2"]
-GIVEN = ["asvp", *SMALL, "--encoder", "conv4", "--budgets", "12", "12", "--compare", "ft"]
+GIVEN = ["asvp", *SMALL, "--encoder", "conv4", "--budgets", "8", "8", "--compare", "ft"]
 GIVEN += ["--final", "rule"]
 
 
@@ -25,7 +25,7 @@ def lines_of(path):
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     out = tmp_path_factory.mktemp("asvp") / "out"
-    pipelines = ["--pipelines", "standard", "svpp", "asvp:at_labels,counts=12"]
+    pipelines = ["--pipelines", "standard", "svpp", "asvp:at_labels,counts=8"]
     assert main([*GIVEN, *pipelines, "--out", str(out)]) == 0
     return out
 
@@ -33,25 +33,25 @@ def ran(tmp_path_factory):
 def test_all_pipelines_are_run_and_reported(ran):
     rows = lines_of(ran / "results.csv")
     names = {(row["pipeline"], row["num_labeled"], row["method"]) for row in rows}
-    assert ("standard", "12", "ft") in names and ("random", "24", "lpft") in names
+    assert ("standard", "8", "ft") in names and ("random", "16", "lpft") in names
     assert all(0 <= float(row["accuracy"]) <= 1 for row in rows)
     seconds = {
         row["pipeline"]: float(row["selection_seconds"])
         for row in rows
-        if row["num_labeled"] == "24"
+        if row["num_labeled"] == "16"
     }
     assert seconds["random"] == 0 and min(seconds["standard"], seconds["svpp"]) > 0
     text = (ran / "table.md").read_text()
-    for part in ("labels saved", "What ", "against standard", "Final trainings", "at 12 labels"):
+    for part in ("labels saved", "What ", "against standard", "Final trainings", "at 8 labels"):
         assert part in text
     scores = lines_of(ran / "scores.csv")
-    assert [(s["num_labeled"], s["version"]) for s in scores] == [("12", "0"), ("12", "1")]
+    assert [(s["num_labeled"], s["version"]) for s in scores] == [("8", "0"), ("8", "1")]
     refreshes = {
         (row["num_labeled"], row["method"], row["chosen"]): row["refreshes"]
         for row in rows
         if row["pipeline"].startswith("asvp")
     }
-    assert refreshes["12", "lpft", "True"] == "0" and refreshes["24", "ft", "True"] == "1"
+    assert refreshes["8", "lpft", "True"] == "0" and refreshes["16", "ft", "True"] == "1"
     for name in ("curves.png", "costs.png", "scores.png"):
         assert (ran / name).read_bytes().startswith(b"\x89PNG")
 
@@ -59,7 +59,7 @@ def test_all_pipelines_are_run_and_reported(ran):
 @pytest.mark.slow
 def test_goes_on_with_what_is_there(ran, capsys):
     before = (ran / "results.csv").read_text()
-    pipelines = ["--pipelines", "standard", "svpp", "asvp:at_labels,counts=12"]
+    pipelines = ["--pipelines", "standard", "svpp", "asvp:at_labels,counts=8"]
     assert main([*GIVEN, *pipelines, "--out", str(ran)]) == 2
     assert "--resume" in capsys.readouterr().err
     assert main([*GIVEN, *pipelines, "--out", str(ran), "--resume"]) == 0

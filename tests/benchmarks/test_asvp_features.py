@@ -41,6 +41,7 @@ def test_the_network_begins_as_the_identity():
     np.testing.assert_array_equal(module.apply(module.init(jax.random.key(0), x), x), x)
 
 
+@pytest.mark.slow
 def test_pipelines_run_on_given_features(tmp_path):
     given = ["asvp", "--scale", "cpu", *write(tmp_path), "--budgets", "6", "6", "--seeds", "1"]
     given += ["--strategies", "margin", "--pipelines", "standard", "svpp", "--epochs", "2"]

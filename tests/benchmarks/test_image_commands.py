@@ -68,6 +68,7 @@ def test_features_are_made_once(pretrained, tmp_path, capsys):
     assert "weights" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_features_are_compared_with_others(pretrained, tmp_path):
     given = ["features", "--dataset", "digits", "--size", "16", "--width", "4", "--holdout", "100"]
     given += ["--weights", str(pretrained / "encoder.npz"), "--limit", "90"]
@@ -252,7 +253,7 @@ def test_an_interrupted_extraction_says_how_to_go_on(pretrained, tmp_path, capsy
 def test_one_fine_tuning_and_its_settings(pretrained, tmp_path):
     given = ["finetune", *SMALL, "--methods", "lp", "--seeds", "1", "--epochs", "1"]
     assert main([*given, "--num-labels", "10", "--out", str(tmp_path)]) == 0
-    assert json.loads((tmp_path / "settings.json").read_text())["scale"] == "small"
+    assert json.loads((tmp_path / "settings.json").read_text())["recipes"]["ft"]["epochs"] == 1
 
 
 def test_ntkcpl_chooses_among_images(pretrained, tmp_path, capsys):

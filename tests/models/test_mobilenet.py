@@ -133,6 +133,7 @@ def test_depthwise_convolutions_differentiate_both_ways(compiled):
     check_grads(conv.apply, (variables, x), order=1, modes=["fwd", "rev"], atol=1e-2, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_gradients_of_the_network_are_finite_and_reach_every_parameter(compiled):
     encoder, x = MobileNetV2(((1, 4, 1, 1), (2, 4, 2, 1)), 4, 6), images(size=16)
     variables = compiled.init(encoder, x)

@@ -123,6 +123,7 @@ def test_a_stopped_training_goes_on_to_the_same_end(config, tmp_path):
         run(config._replace(epochs=4), checkpoint=tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [SIMSIAM, pytest.param(SIMCLR, marks=slow)])
 def test_padding_changes_nothing(config):
     images, _ = draw(50)
@@ -142,6 +143,7 @@ def test_padding_changes_nothing(config):
         )
 
 
+@pytest.mark.slow
 def test_the_monitor_is_told_of_the_encoder_alone():
     images, labels = draw()
     test_images, test_labels = draw(60, seed=1)
@@ -156,6 +158,7 @@ def test_the_monitor_is_told_of_the_encoder_alone():
     assert found.history[-1]["knn"] > 0.6
 
 
+@pytest.mark.slow
 def test_given_weights_are_started_from():
     images = draw()[0]
     given = Tiny().init(jax.random.key(5), shift(images[:1] / np.float32(255)))
