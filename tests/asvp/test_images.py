@@ -99,5 +99,6 @@ def test_labels_not_paid_for_change_nothing(pipeline, pool, tmp_path):
     again = run(pipeline, hidden, tmp_path / "b", labels=others)
     assert again[0] == picks and again[2] == scores
     assert [t[:3] for t in again[1]] == [t[:3] for t in trainings]
-    trained, other = (load_variables(tmp_path / x / "ft-32.npz")[0] for x in "ab")
+    name = f"{trainings[-1].method}-32.npz"
+    trained, other = (load_variables(tmp_path / x / name)[0] for x in "ab")
     jax.tree.map(np.testing.assert_array_equal, trained, other)

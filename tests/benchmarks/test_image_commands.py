@@ -103,7 +103,7 @@ def test_fine_tuning_tabulates_and_resumes(pretrained, tmp_path, capsys):
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     capsys.readouterr()
     assert main([*given, "--resume", "--scale", "cifar10"]) == 2
-    assert "other settings (scale)" in capsys.readouterr().err
+    assert "other settings (recipes)" in capsys.readouterr().err
 
 
 @pytest.mark.slow
