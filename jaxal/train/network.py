@@ -222,13 +222,8 @@ class ImageNetwork:
 
     def _with_head(self, key: jax.Array) -> dict[str, Any]:
         image = self.images.load(np.zeros(1, np.int64))
-
-        def encoded(images: jax.Array) -> jax.Array:
-            x = images.astype(jnp.float32) / 255
-            prepared = x if self.prepare is None else self.prepare(x)
-            return jnp.asarray(self.encoder.apply(self.variables, prepared))
-
-        width = jax.eval_shape(encoded, image).shape[1]
+        encode = compiled_encoder(self.encoder, self.prepare)
+        width = jax.eval_shape(encode, self.variables, image).shape[1]
         head = DenseHead((), self.num_classes).init(key, jnp.zeros((1, width)))
         variables = {name: {"encoder": tree} for name, tree in self.variables.items()}
         variables["params"] = {**variables["params"], "head": head["params"]}
