@@ -18,6 +18,7 @@ from jaxal.checks import check_number
 __all__ = [
     "Pipeline",
     "augment_batch",
+    "augment_features",
     "check_image",
     "check_range",
     "check_share",
@@ -53,6 +54,34 @@ def augment_batch(
     if x.ndim != 4:
         raise ValueError(f"images: expected a batch [n, h, w, c], found shape {x.shape}")
     _check_dtype(x, "images")
+    return _augment_rows(fn, key, x, rows)
+
+
+def augment_features(
+    fn: Pipeline, key: jax.Array, features: ArrayLike, *, rows: ArrayLike | None = None
+) -> jax.Array:
+    """Augment every row of a batch of features, as `augment_batch` does images.
+
+    Args:
+      fn: the augmentation of one row, ``(key, features [d]) -> [d']``.
+      key: the batch's.
+      features: ``[n, d]`` floating point.
+      rows: ``[n]`` integers of at least 0, each row's number; by default 0..n-1.
+
+    Returns:
+      ``[n, d']``.
+
+    Raises:
+      ValueError: features of another rank or dtype, or another number of rows.
+    """
+    x = jnp.asarray(features)
+    if x.ndim != 2:
+        raise ValueError(f"features: expected a batch [n, d], found shape {x.shape}")
+    _check_dtype(x, "features")
+    return _augment_rows(fn, key, x, rows)
+
+
+def _augment_rows(fn: Pipeline, key: jax.Array, x: jax.Array, rows: ArrayLike | None) -> jax.Array:
     numbers = jnp.arange(len(x)) if rows is None else jnp.asarray(rows)
     if numbers.shape != (len(x),) or not jnp.issubdtype(numbers.dtype, jnp.integer):
         raise ValueError(

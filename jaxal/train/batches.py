@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxal.checks import check_features
 from jaxal.chunking import next_power
 from jaxal.data.batches import load_ahead
 from jaxal.data.sources import ImageSource
@@ -153,13 +154,20 @@ def split_validation(
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def check_images(images: Any, name: str = "images") -> int:
+def check_images(images: Any, name: str = "images", *, features: bool = False) -> int:
     """Check images and count them.
+
+    Args:
+      images: what to check.
+      name: what to call them in an error.
+      features: whether they may be features instead, ``[n, d]``.
 
     Raises:
       ValueError: neither uint8 ``[n, h, w, c]`` nor an `ImageSource`, or none of them.
     """
-    if not isinstance(images, ImageSource):
+    if features and np.ndim(images) == 2:
+        check_features(images, name)
+    elif not isinstance(images, ImageSource):
         shape, dtype = getattr(images, "shape", ()), getattr(images, "dtype", None)
         if len(shape) != 4 or dtype != np.uint8:
             found = type(images).__name__ if dtype is None else f"{dtype} {shape}"
@@ -209,7 +217,7 @@ def resident_loader(images: np.ndarray, labels: np.ndarray, mesh: Mesh | None) -
     one compiled gather: less than twice their ``n · h · w · c`` bytes, or those of 16 images.
 
     Args:
-      images: ``[n, h, w, c]`` uint8.
+      images: ``[n, h, w, c]`` uint8, or features ``[n, d]``.
       labels: ``[n]`` int32.
       mesh: devices to lay batches over; None for the default one.
 
@@ -217,7 +225,8 @@ def resident_loader(images: np.ndarray, labels: np.ndarray, mesh: Mesh | None) -
       The loader.
     """
     extra = next_capacity(len(images)) - len(images)
-    held: Any = (np.pad(images, ((0, extra), (0, 0), (0, 0), (0, 0))), np.pad(labels, (0, extra)))
+    beside = ((0, 0),) * (images.ndim - 1)
+    held: Any = (np.pad(images, ((0, extra), *beside)), np.pad(labels, (0, extra)))
     held = jax.tree.map(jnp.asarray, held) if mesh is None else replicate(mesh, held)
     take = _compiled_take(mesh)
 

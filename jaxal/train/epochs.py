@@ -33,13 +33,13 @@ def mean_metrics(
     }
 
 
-def check_converging(epoch: int, loss: float, state: TrainState, rates: str) -> None:
+def check_converging(when: str, loss: float, state: TrainState, rates: str) -> None:
     """Check that a training has not diverged.
 
     Args:
-      epoch: its number, for the error.
-      loss: of the epoch.
-      state: after the epoch, which the loss does not know: the last step comes after it.
+      when: such as "epoch 3", for the error.
+      loss: of that time.
+      state: after it, which the loss does not know: the last step comes after it.
       rates: the learning rates in words, for the error.
 
     Raises:
@@ -47,7 +47,7 @@ def check_converging(epoch: int, loss: float, state: TrainState, rates: str) -> 
     """
     if not (np.isfinite(loss) and _all_finite(state)):
         raise ValueError(
-            f"config: training diverged in epoch {epoch} (loss {loss}), with {rates}; lower the "
+            f"config: training diverged in {when} (loss {loss}), with {rates}; lower the "
             "rates, or set schedule.warmup_epochs"
         )
 

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
@@ -23,7 +22,7 @@ from jaxal.train.batches import (
     plain_batches,
     streaming_loader,
 )
-from jaxal.train.supervised import Prepare
+from jaxal.train.supervised import Prepare, as_floats
 
 __all__ = ["Apply", "Evaluation", "evaluate", "evaluate_logits", "logits_of", "make_apply"]
 
@@ -57,8 +56,8 @@ def evaluate(
     Args:
       apply: maps uint8 ``[chunk, h, w, c]`` to logits ``[chunk, c]``, row by row, as `make_apply`
         gives it; jit it. It sees one shape.
-      images: ``[n, h, w, c]`` uint8, NumPy or memory-mapped; or an `ImageSource`, the next chunk of
-        which is loaded meanwhile.
+      images: ``[n, h, w, c]`` uint8 or features ``[n, d]``, NumPy or memory-mapped; or an
+        `ImageSource`, the next chunk of which is loaded meanwhile.
       labels: ``[n]`` int, in 0..num_classes-1; None for those of the source.
       num_classes: ``c``.
       class_names: ``[c]`` names that ``missing`` shall give; None for those of the source, or
@@ -74,7 +73,7 @@ def evaluate(
         shape, NaN or infinite.
     """
     check_positive(chunk_size, "chunk_size")
-    n = check_images(images)
+    n = check_images(images, features=True)
     if labels is None:
         labels = getattr(images, "labels", None)
         if labels is None:
@@ -184,7 +183,7 @@ def logits_of(apply: Apply, load: Loader, batches: list[RowBatch], mesh: Mesh | 
 
 @functools.partial(jax.jit, static_argnames="prepare")
 def _prepared(images: jax.Array, *, prepare: Prepare | None) -> jax.Array:
-    x = images.astype(jnp.float32) / 255
+    x = as_floats(images)
     return x if prepare is None else prepare(x)
 
 

@@ -321,7 +321,7 @@ def _run_epoch(task: _Task, progress: _Progress) -> _Progress:
         state, metrics = step(state, view(view_key, batch), step_key)
         seen.append(metrics)
     means = mean_metrics(seen, batches)
-    check_converging(epoch, means["loss"], state, _rates(task.config))
+    check_converging(f"epoch {epoch}", means["loss"], state, _rates(task.config))
     record: dict[str, Any] = {
         "epoch": epoch,
         "loss": means["loss"],

@@ -370,7 +370,7 @@ def _run_epoch(task: _Task, state: TrainState, epoch: int) -> tuple[TrainState, 
         seen.append(metrics)
     means = mean_metrics(seen, batches)
     rates = f"optimizer.learning_rate {task.config.optimizer.learning_rate}"
-    check_converging(epoch, means["loss"], state, rates)
+    check_converging(f"epoch {epoch}", means["loss"], state, rates)
     return state, {"epoch": epoch, "loss": means["loss"], "spread": means["spread"]}
 
 

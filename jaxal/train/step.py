@@ -43,6 +43,7 @@ class TrainState(NamedTuple):
     opt_state: Any
     ema_params: Any = None  # moving average of params, where one is kept
     ema_stats: Any = None  # of batch_stats
+    memory: Any = None  # what the loss function keeps from step to step, such as thresholds
 
 
 class Aux(NamedTuple):
@@ -50,10 +51,12 @@ class Aux(NamedTuple):
 
     batch_stats: Any  # as the batch has moved them
     metrics: dict[str, jax.Array]  # scalars, means over the rows that the mask holds
+    memory: Any = None  # for the next step, where the state has one
 
 
 # (params, batch_stats, batch, key) -> (loss, Aux): the loss is the mean over the rows that
-# ``batch["mask"]`` holds, 0 where it holds none.
+# ``batch["mask"]`` holds, 0 where it holds none. Where the state has a memory, the loss function
+# finds it in ``batch["memory"]``.
 LossFn = Callable[[Any, Any, dict[str, Any], jax.Array], tuple[jax.Array, Aux]]
 
 # (state, batch, key) -> (state, metrics)
@@ -67,6 +70,7 @@ def init_state(
     optimizer: optax.GradientTransformation,
     *,
     ema: bool = False,
+    memory: Any = None,
     mesh: Mesh | None = None,
 ) -> TrainState:
     """Start a training.
@@ -76,6 +80,7 @@ def init_state(
         step overwrites the state that it is given.
       optimizer: from optax or `jaxal.train.optimizers.make_optimizer`.
       ema: whether moving averages are kept, which start at ``variables``.
+      memory: what the loss function begins with, a pytree of arrays; None if it keeps nothing.
       mesh: what devices to copy the state to; None for the default one.
 
     Returns:
@@ -94,6 +99,8 @@ def init_state(
     state = TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params))
     if ema:
         state = state._replace(ema_params=_copy(params), ema_stats=_copy(stats))
+    if memory is not None:
+        state = state._replace(memory=_copy(memory))
     return state if mesh is None else replicate(mesh, state)
 
 
@@ -154,10 +161,14 @@ def make_train_step(
                 "state: expected moving averages just if ema_decay is set; see init_state's ema"
             )
         key = jax.random.fold_in(key, state.step)
+        if state.memory is not None:
+            if accumulate > 1:
+                raise ValueError(f"accumulate: expected 1 with a memory, found {accumulate}")
+            batch = {**batch, "memory": state.memory}
         loss, aux, grads = _gradient(loss_fn, state, batch, key, accumulate, mesh)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        moved = TrainState(state.step + 1, params, aux.batch_stats, opt_state)
+        moved = TrainState(state.step + 1, params, aux.batch_stats, opt_state, memory=aux.memory)
         if ema_decay is not None:
             moved = moved._replace(
                 ema_params=optax.incremental_update(params, state.ema_params, 1 - ema_decay),

@@ -23,6 +23,7 @@ from jaxal.train.step import Aux, LossFn, TrainStep, make_train_step
 __all__ = [
     "Prepare",
     "View",
+    "as_floats",
     "compiled_step",
     "compiled_view",
     "config_optimizer",
@@ -35,6 +36,12 @@ __all__ = [
 Prepare = Callable[[jax.Array], jax.Array]
 # (key, batch) -> batch: as it is stored, to as the network reads it.
 View = Callable[[jax.Array, dict[str, jax.Array]], dict[str, jax.Array]]
+
+
+def as_floats(x: jax.Array) -> jax.Array:
+    """Turn uint8 levels into 0..1, and give features, which are floats, as they are."""
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32) / 255
 
 
 def with_dtype(classifier: nn.Module, dtype: str | None) -> nn.Module:
@@ -64,16 +71,18 @@ def count_classes(
     """Tell how many classes a classifier has, without computing anything.
 
     Raises:
-      ValueError: variables whose parameters are not ``{"encoder": ..., "head": ...}``.
+      ValueError: variables whose parameters are not ``{"encoder": ..., "head": ...}``, of which an
+        encoder without any may be left out.
     """
-    if "params" not in variables or set(variables["params"]) != {"encoder", "head"}:
+    parts = set(variables.get("params", ()))
+    if not {"head"} <= parts <= {"encoder", "head"}:
         raise ValueError(
             "variables: expected params of 'encoder' and 'head', found "
             f"{sorted(variables.get('params', variables))}"
         )
 
     def logits(images: jax.Array) -> jax.Array:
-        x = images.astype(jnp.float32) / 255
+        x = as_floats(images)
         return classifier.apply(variables, x if prepare is None else prepare(x))[0]
 
     return jax.eval_shape(logits, images).shape[1]

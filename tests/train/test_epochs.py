@@ -26,8 +26,8 @@ def test_steps_count_by_their_images():
 )
 def test_divergence_is_named(change):
     state = init_state({"params": {"w": jnp.zeros(2)}}, optax.sgd(0.1, momentum=0.9))
-    check_converging(3, 0.5, state, "the head at 7")
+    check_converging("epoch 3", 0.5, state, "the head at 7")
     given = {"loss": 0.5} | change
     loss = given.pop("loss")
     with pytest.raises(ValueError, match=r"diverged in epoch 3 \(loss .*\), with the head at 7;"):
-        check_converging(3, loss, state._replace(**given), "the head at 7")
+        check_converging("epoch 3", loss, state._replace(**given), "the head at 7")
