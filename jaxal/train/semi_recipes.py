@@ -88,5 +88,7 @@ def check_semi(config: SemiConfig, name: str = "config") -> None:
     check_schedule(config.schedule, f"{name}.schedule")
     if config.dtype is not None:
         check_choice(config.dtype, f"{name}.dtype", Dtype)
-    if not callable(config.strong) or not (config.weak is None or callable(config.weak)):
-        raise ValueError(f"{name}.strong: expected augmentations to be functions, found none")
+    for field in ("weak", "strong"):
+        value = getattr(config, field)
+        if not callable(value) and (field == "strong" or value is not None):
+            raise ValueError(f"{name}.{field}: expected an augmentation, found {value!r}")

@@ -154,6 +154,23 @@ def test_batches_of_batches_train():
         make_train_step(loss_fn, optimizer, accumulate=2)(start(optimizer), batch, KEY)
 
 
+def test_a_memory_goes_from_step_to_step():
+    def loss_fn(params, batch_stats, batch, key):
+        loss, aux = linear_loss(params, batch_stats, batch, key)
+        return loss, aux._replace(memory={"rows": batch["memory"]["rows"] + batch["mask"].sum()})
+
+    optimizer = optax.sgd(0.1)
+    given = {"rows": jnp.int32(1)}
+    state = start(optimizer, memory=given)
+    step = make_train_step(loss_fn, optimizer)
+    for n in (4, 4):
+        state, _ = step(state, data(n), KEY)
+    assert state.memory["rows"] == 9
+    assert not given["rows"].is_deleted()
+    with pytest.raises(ValueError, match="accumulate: expected 1 with a memory, found 2"):
+        make_train_step(loss_fn, optimizer, accumulate=2)(state, data(4), KEY)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -21,6 +21,8 @@ from jaxal.train.finetune import finetune
 from jaxal.train.optimizers import OptimizerConfig
 from jaxal.train.pretrain import SIMCLR_SMALL, SIMSIAM_SMALL, pretrain
 from jaxal.train.recipes import FinetuneConfig
+from jaxal.train.semi_recipes import SemiConfig
+from jaxal.train.semisupervised import train_semi
 from jaxal.train.step import Aux, init_state, make_train_step, state_variables
 
 STEPS = 20
@@ -112,6 +114,15 @@ def train(mesh=None, checkpoint=None):
         pretrained = pretrain(*given, config=config, view=noisy, mesh=mesh)
         for name in ("loss", "spread"):
             found[f"{method}_{name}"] = [record[name] for record in pretrained.history]
+    config = SemiConfig(
+        steps=5, labeled_batch_size=3, weak=None, strong=noisy, cutoff=0.4, record_every=1
+    )
+    given = jax.random.key(4), Classifier(Encoder(rate=0), MODULE.head), variables, images
+    prior = np.eye(3)[labels]
+    trained = train_semi(*given, [3, 1, 7, 9], [0, 1, 2, 0], config=config, prior=prior, mesh=mesh)
+    for name in ("supervised_loss", "unsupervised_loss", "mask_rate", "thresholds"):
+        found[f"semi_{name}"] = [record[name] for record in trained.history]
+    found["pseudo_labels"] = trained.pseudo_labels.tolist()
     return found
 
 
