@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.data import Data, draw_pool
 from benchmarks.tables import markdown
-from jaxal.as3l import AS3L, fine_tune_features, prior_labels
+from jaxal.as3l import fine_tune_features, prior_labels
 from jaxal.calibration import calibration_error
 from jaxal.embedding import cluster_embedding
 from jaxal.scaling import unit_rows
@@ -81,7 +81,7 @@ def choose(name: str, key: jax.Array, pool: Pool, num_labels: int) -> np.ndarray
       ``[num_labels]`` rows.
     """
     options: dict[str, Any] = {}
-    strategy = AS3L if name in ("as3l", "as3l_embedding", "kmeans") else get_strategy(name)
+    strategy = get_strategy("as3l" if name in ("as3l_embedding", "kmeans") else name)
     if name == "kmeans":
         options = {"space": "features", "num_runs": 1, "consensus": "none"}
     if name == "as3l_embedding":

@@ -6,8 +6,9 @@ Images are float32 ``[h, w, c]`` in 0..1. `jaxal.augment.presets` has the papers
 `jaxal.augment.randaugment`.
 """
 
-from jaxal.augment.base import Pipeline, augment_batch, compose, sometimes
+from jaxal.augment.base import Pipeline, augment_batch, augment_features, compose, sometimes
 from jaxal.augment.colour import color_jitter, random_grayscale
+from jaxal.augment.features import feature_view
 from jaxal.augment.filters import random_blur
 from jaxal.augment.geometry import (
     center_crop,
@@ -24,10 +25,12 @@ __all__ = [
     "FIXMATCH_RANGES",
     "Pipeline",
     "augment_batch",
+    "augment_features",
     "center_crop",
     "color_jitter",
     "compose",
     "cutout",
+    "feature_view",
     "images_per_second",
     "pad_and_crop",
     "rand_augment",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxal.select.activeft import ACTIVEFT
+from jaxal.select.as3l import AS3L
 from jaxal.select.badge import BADGE
 from jaxal.select.bait import BAIT
 from jaxal.select.base import Pool, Strategy, check_pool, unlabeled
@@ -52,6 +53,7 @@ STRATEGIES: dict[str, Strategy] = {
         UHERDING,
         DROPQUERY,
         ACTIVEFT,
+        AS3L,
         BAIT,
         LOOKAHEAD,
         NTKCPL,

@@ -8,6 +8,8 @@
   an `LpftConfig`.
 * `pretrain`, `Pretrained`: an encoder without labels; `SIMSIAM_CIFAR10`, `SIMSIAM_IMAGENET`,
   `SIMSIAM_SMALL`, `SIMCLR_CIFAR10` and `SIMCLR_SMALL` are a `PretrainConfig`.
+* `train_semi`, `SemiTrained`: a few labels and a pool without; `FIXMATCH_CIFAR10`,
+  `FLEXMATCH_CIFAR10` and `FREEMATCH_CIFAR10` are a `SemiConfig`.
 * `simsiam_loss`, `nt_xent`: the losses of SimSiam and SimCLR.
 * `make_optimizer`, `OptimizerConfig`, `ScheduleConfig`: optimisers of a network's parts.
 * `make_train_step`, `init_state`, `TrainState`: one step of any training, over all devices.
@@ -52,10 +54,20 @@ from jaxal.train.recipes import (
     LpftConfig,
 )
 from jaxal.train.schedules import ScheduleConfig
+from jaxal.train.semi_recipes import (
+    FIXMATCH_CIFAR10,
+    FLEXMATCH_CIFAR10,
+    FREEMATCH_CIFAR10,
+    SemiConfig,
+)
+from jaxal.train.semisupervised import SemiTrained, train_semi
 from jaxal.train.siamese import simsiam_loss
 from jaxal.train.step import TrainState, init_state, make_train_step
 
 __all__ = [
+    "FIXMATCH_CIFAR10",
+    "FLEXMATCH_CIFAR10",
+    "FREEMATCH_CIFAR10",
     "FT_CIFAR10",
     "FT_IMAGENET",
     "FT_SMALL",
@@ -78,6 +90,8 @@ __all__ = [
     "PretrainConfig",
     "Pretrained",
     "ScheduleConfig",
+    "SemiConfig",
+    "SemiTrained",
     "TrainState",
     "TrainedHead",
     "evaluate",
@@ -97,4 +111,5 @@ __all__ = [
     "save_checkpoint",
     "simsiam_loss",
     "train_head",
+    "train_semi",
 ]

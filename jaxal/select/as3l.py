@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxal.as3l.features import fine_tune_features
-from jaxal.as3l.groups import Consensus, Groups, find_groups, order_groups, repeat_kmeans
-from jaxal.as3l.medoids import Metric, mean_distances
 from jaxal.checks import check_choice, check_positive
 from jaxal.chunking import DEFAULT_CHUNK_SIZE
+from jaxal.clustering.groups import Consensus, Groups, find_groups, order_groups, repeat_kmeans
+from jaxal.clustering.medoids import Metric, mean_distances
+from jaxal.clustering.tuned_features import fine_tune_features
 from jaxal.scaling import unit_rows
 from jaxal.select.base import Pool, Strategy, check_pool, free_mask
 
@@ -44,11 +44,11 @@ def select_as3l(
 ) -> tuple[jax.Array, As3lInfo]:
     """Choose the medoids of the largest stable groups.
 
-    k-means runs ``num_runs`` times on fine-tuned features, see `jaxal.as3l.features`; the samples
-    whose clusters agree in all runs make a group; the largest groups are taken, see
-    `jaxal.as3l.groups.order_groups`, and of each its medoid. The paper chooses all samples at once,
-    before any label, with 6 runs. Ours: the number of clusters, which of the groups of one cluster
-    go first, what distance a medoid has the least of, and
+    k-means runs ``num_runs`` times on fine-tuned features, see `jaxal.clustering.tuned_features`;
+    the samples whose clusters agree in all runs make a group; the largest groups are taken, see
+    `jaxal.clustering.groups.order_groups`, and of each its medoid. The paper chooses all samples at
+    once, before any label, with 6 runs. Ours: the number of clusters, which of the groups of one
+    cluster go first, what distance a medoid has the least of, and
 
     * later rounds: groups with labelled samples count as taken;
     * fewer groups than ``batch_size``: once every group is taken, they give their next sample by

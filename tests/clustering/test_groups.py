@@ -2,8 +2,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxal.as3l.groups import find_groups, order_groups, repeat_kmeans
 from jaxal.clustering import kmeans
+from jaxal.clustering.groups import find_groups, order_groups, repeat_kmeans
 
 KEY = jax.random.key(5)
 

@@ -2,8 +2,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxal.as3l.features import fine_tune_features
-from jaxal.as3l.groups import repeat_kmeans
+from jaxal.clustering.groups import repeat_kmeans
+from jaxal.clustering.tuned_features import fine_tune_features
 
 KEY = jax.random.key(2)
 

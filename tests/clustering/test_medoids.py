@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxal.as3l.medoids import mean_distances
+from jaxal.clustering.medoids import mean_distances
 
 METRICS = ["squared", "euclidean", "cosine"]
 

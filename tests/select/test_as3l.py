@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from jaxal.as3l import AS3L, fine_tune_features, select_as3l
-from jaxal.as3l.groups import find_groups, order_groups, repeat_kmeans
+from jaxal.clustering.groups import find_groups, order_groups, repeat_kmeans
 from jaxal.select import Pool, check_options
 
 KEY = jax.random.key(4)

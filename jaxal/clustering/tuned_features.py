@@ -21,9 +21,9 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from jaxal.as3l.groups import repeat_kmeans
 from jaxal.checks import check_choice, check_features, check_number, check_positive
 from jaxal.chunking import DEFAULT_CHUNK_SIZE, map_rows
+from jaxal.clustering.groups import repeat_kmeans
 from jaxal.scaling import unit_rows
 
 __all__ = ["FineTuned", "Outputs", "fine_tune_features"]
