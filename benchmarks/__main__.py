@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import (
+    as3l,
     asvp,
     compare,
     extraction,
@@ -63,6 +64,7 @@ _COMMANDS = {
     "features": extraction.main,
     "finetune": finetuning.main,
     "asvp": asvp.main,
+    "as3l": as3l.main,
 }
 
 
@@ -121,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         ("features", extraction, "compute the features of images by an encoder, once"),
         ("finetune", finetuning, "train an encoder on few labelled images"),
         ("asvp", asvp, "standard active learning, SVPp and ASVP: accuracy and cost"),
+        ("as3l", as3l, "few labels, prior pseudo-labels and semi-supervised training"),
     ):
         module.add_arguments(
             commands.add_parser(

@@ -38,6 +38,7 @@ __all__ = [
 BUDGETS = (10, 20, 40)
 STRATEGIES = (
     "random",
+    "class-balanced",
     "kmeans",
     "typiclust",
     "activeft",
@@ -67,7 +68,9 @@ class Result(NamedTuple):
     calibration: float  # expected calibration error over the same samples, in 0..1
 
 
-def choose(name: str, key: jax.Array, pool: Pool, num_labels: int) -> np.ndarray:
+def choose(
+    name: str, key: jax.Array, pool: Pool, num_labels: int, truth: np.ndarray | None = None
+) -> np.ndarray:
     """Choose the samples to label, from none.
 
     Args:
@@ -76,12 +79,15 @@ def choose(name: str, key: jax.Array, pool: Pool, num_labels: int) -> np.ndarray
       key: of the choice.
       pool: nothing labelled, with an embedding.
       num_labels: how many.
+      truth: ``[n]`` true classes, for an oracle, which looks at all of them.
 
     Returns:
       ``[num_labels]`` rows.
     """
     options: dict[str, Any] = {}
     strategy = get_strategy("as3l" if name in ("as3l_embedding", "kmeans") else name)
+    if strategy.oracle:
+        options = {"true_labels": truth}
     if name == "kmeans":
         options = {"space": "features", "num_runs": 1, "consensus": "none"}
     if name == "as3l_embedding":
@@ -211,7 +217,7 @@ def evaluate(
         key = jax.random.key(seed)
         for budget in budgets:
             for strategy in strategies:
-                rows = choose(strategy, jax.random.fold_in(key, 0), pool, budget)
+                rows = choose(strategy, jax.random.fold_in(key, 0), pool, budget, drawn.labels)
                 labels = drawn.labels[rows]
                 covered = len(np.unique(labels))
                 for prior in priors:

@@ -1,0 +1,372 @@
+"""Few labels, prior pseudo-labels and semi-supervised training: the command as3l."""
+
+import argparse
+import functools
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.as3l_priors import PRIORS
+from benchmarks.as3l_priors import STRATEGIES as SELECTIONS
+from benchmarks.as3l_report import report
+from benchmarks.as3l_runs import Job, Outcome, Run, list_runs, run_one, time_step
+from benchmarks.as3l_scales import SCALES, fill_in
+from benchmarks.asvp_features import Adapter, add_features, open_features
+from benchmarks.data import load_array
+from benchmarks.finetune_runs import prepare_images
+from benchmarks.folder import check_folder, make_folder
+from benchmarks.image_encoders import (
+    LoadedEncoder,
+    add_encoder,
+    encoder_settings,
+    find_mesh,
+    load_encoder,
+)
+from benchmarks.images import Images, add_images, open_images
+from benchmarks.measuring import describe_device
+from benchmarks.outcomes import describe_time, require, stop
+from benchmarks.pretraining import pretrain_small
+from benchmarks.tables import write_csv
+from jaxal.augment import Pipeline, compose, cutout, feature_view, pad_and_crop, rand_augment, weak
+from jaxal.checks import check_batch_size, check_positive
+from jaxal.embedding import cluster_embedding
+from jaxal.models.classifier import Classifier
+from jaxal.models.heads import DenseHead
+from jaxal.records import describe
+from jaxal.select import Pool
+from jaxal.train.network import ImageNetwork
+from jaxal.train.semi_recipes import SemiConfig, check_semi
+from jaxal.train.thresholds import RULES
+
+__all__ = ["HELP", "add_arguments", "main"]
+
+HELP = """\
+Choose a few labels at once, make prior pseudo-labels of them, and train on the whole pool by a
+semi-supervised method, without the prior and with it. Reports accuracy by number of labels, how
+many classes the labels cover and how right the prior is, and after how many steps training with
+the prior is as good as without it in the end.
+
+--scale smoke: the digits, a small network pre-trained on the way, a minute.
+--scale cpu: the same with 10 to 100 labels and 3 seeds; or, with --features, those of any encoder:
+the network is then a residual layer on them, and views are noise and dropped coordinates.
+--scale gpu: WRN-28-2 on CIFAR-10, --weights from pretrain, a few thousand steps.
+--scale paper: the same for 2^20 steps; says how long that takes before it starts.
+
+Labels are chosen by random, as3l (stable groups of fine-tuned features), as3l_embedding (of the
+embedding that NTKCPL clusters), kmeans (medoids of one run), any other strategy, or class-balanced,
+an oracle that looks at all labels. Writes results.csv, history.csv, table.md and curves.png to
+--out, and saves each training as it goes; --resume goes on."""
+
+_OWN = ("results.csv", "history.csv", "table.md", "curves.png")
+_SETTINGS, _RUNS = "settings.json", "runs"
+_FEATURES = "features"
+# What the command line changes of a configuration.
+_CHANGES = {
+    "steps": "steps",
+    "batch": "labeled_batch_size",
+    "ratio": "unlabeled_ratio",
+    "cutoff": "cutoff",
+    "switch": "switch",
+    "targets": "targets",
+    "judge": "judge",
+    "record_every": "record_every",
+    "dtype": "dtype",
+}
+# Of a row of features: length of noise, share of dropped coordinates.
+_WEAK_FEATURES = {"noise": 0.1}
+_STRONG_FEATURES = {"noise": 0.3, "dropped": 0.3}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command-line options."""
+    add_images(parser)
+    add_features(parser)
+    add_encoder(parser)
+    parser.set_defaults(encoder=None)
+    parser.add_argument("--scale", choices=list(SCALES), default="smoke", help="default smoke")
+    parser.add_argument(
+        "--selections",
+        nargs="+",
+        default=["random", "as3l_embedding"],
+        metavar="S",
+        help=f"of {', '.join(SELECTIONS)} (default random as3l_embedding)",
+    )
+    parser.add_argument(
+        "--methods", nargs="+", choices=list(RULES), default=["flexmatch"], help="default flexmatch"
+    )
+    parser.add_argument(
+        "--budgets", type=int, nargs="+", metavar="N", help="numbers of labels, not the scale's"
+    )
+    parser.add_argument("--seeds", type=int, metavar="N", help="how many, from 0")
+    parser.add_argument(
+        "--prior",
+        choices=PRIORS,
+        default="as3l_embedding",
+        help="how labels are propagated (default as3l_embedding)",
+    )
+    parser.add_argument("--steps", type=int, metavar="N", help="of each training")
+    parser.add_argument("--batch", type=int, metavar="N", help="labelled samples of a step")
+    parser.add_argument("--ratio", type=int, metavar="N", help="unlabelled ones for each of them")
+    parser.add_argument("--cutoff", type=float, help="confidence that pseudo-labels have to have")
+    parser.add_argument(
+        "--switch", type=float, metavar="SHARE", help="of the steps, in which the prior is used"
+    )
+    parser.add_argument("--targets", choices=("soft", "hard"), help="of samples with a prior")
+    parser.add_argument(
+        "--judge", choices=("prediction", "posterior"), help="whose confidence is looked at"
+    )
+    parser.add_argument("--learning-rate", type=float, metavar="RATE", help="of the encoder")
+    parser.add_argument("--head-learning-rate", type=float, metavar="RATE", help="of the head")
+    parser.add_argument("--record-every", type=int, metavar="N", help="steps between tests")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="to train in")
+    parser.add_argument(
+        "--plan", action="store_true", help="say how long it will take, and do nothing more"
+    )
+    parser.add_argument("--out", type=Path, default=Path("results/as3l"), metavar="DIR")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on with what --out holds")
+    again.add_argument("--overwrite", action="store_true", help="remove earlier results in --out")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run all trainings, report; return the exit status."""
+    require("matplotlib", "sklearn")
+    args = fill_in(args)
+    _check(args)
+    if args.features is None and args.test_features is None:
+        images = open_images(args)
+        _check_images(args, images)
+        encoder = load_encoder(args)
+        _check_weights(args, encoder)
+    else:
+        images, encoder, _ = open_features(args)
+        _check_images(args, images)
+    config = _make_config(args, images)
+    _open(args, images, encoder)
+    if args.features is None and encoder.about["weights"] is None and not args.plan:
+        print(f"pre-training {encoder.name} on {images.name} without labels", flush=True)
+        variables = pretrain_small(encoder, images, args.out / "encoder.npz")
+        about = {**encoder.about, "weights": "pre-trained on the way"}
+        encoder = encoder._replace(variables=variables, about=about)
+    job = _make_job(args, images, encoder, config)
+    runs = list_runs(args.selections, args.budgets, args.methods, args.seeds)
+    seconds = time_step(job)
+    total = seconds * config.steps * len(runs)
+    print(
+        f"{len(runs)} trainings of {config.steps:,} steps of {seconds:.3g} s: "
+        f"{describe_time(total)} on {describe_device()}, tests apart",
+        flush=True,
+    )
+    if args.plan:
+        return 0
+    try:
+        outcomes = _run_all(args.out, job, runs)
+    except KeyboardInterrupt:
+        return stop(args.out)
+    about = {
+        "data": images.name,
+        "title": f"{images.name}, {encoder.name}",
+        "device": describe_device(),
+        "test": f"{len(job.test_labels):,} {images.tested}",
+        "config": json.dumps(
+            describe(
+                {"training": config, "prior": args.prior, "network": encoder_settings(encoder)}
+            )
+        ),
+        "seconds": seconds,
+    }
+    report(args.out, outcomes, about)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Check options before anything is opened."""
+    check_positive(args.seeds, "--seeds")
+    for size in args.budgets:
+        check_positive(size, "--budgets")
+    for name in args.selections:
+        if name not in SELECTIONS:
+            raise ValueError(f"--selections: expected some of {SELECTIONS}, found {name!r}")
+    args.budgets = sorted(set(args.budgets))
+    args.selections = list(dict.fromkeys(args.selections))
+    args.methods = list(dict.fromkeys(args.methods))
+    check_semi(_changed(args), "options")
+
+
+def _check_images(args: argparse.Namespace, images: Images) -> None:
+    if images.train.labels is None or images.num_classes is None:
+        raise ValueError("images: expected labels of the pool, which stand for those one pays for")
+    if images.test is None or images.test.labels is None:
+        raise ValueError("images: expected a test set with labels")
+    check_batch_size(args.budgets[-1], len(images.train), "--budgets")
+
+
+def _check_weights(args: argparse.Namespace, encoder: LoadedEncoder) -> None:
+    if encoder.about["weights"] is None and args.scale not in ("smoke", "cpu") and not args.plan:
+        raise ValueError(
+            f"--weights: expected those of {encoder.name}, such as the command pretrain writes, "
+            "whose random ones tell nothing of which samples to label"
+        )
+
+
+def _changed(args: argparse.Namespace) -> SemiConfig:
+    """Change the scale's configuration as the command line says."""
+    config = SCALES[args.scale].config
+    given = {field: getattr(args, name) for name, field in _CHANGES.items()}
+    config = config._replace(**{k: v for k, v in given.items() if v is not None})
+    if args.learning_rate is not None:
+        config = config._replace(encoder=config.encoder._replace(learning_rate=args.learning_rate))
+    if args.head_learning_rate is not None:
+        config = config._replace(head=config.head._replace(learning_rate=args.head_learning_rate))
+    return config
+
+
+def _make_config(args: argparse.Namespace, images: Images) -> SemiConfig:
+    config = _changed(args)
+    if args.features is not None:
+        return config._replace(
+            weak=feature_view(**_WEAK_FEATURES), strong=feature_view(**_STRONG_FEATURES)
+        )
+    side = images.train.load(np.zeros(1, np.int64)).shape[1]
+    light, heavy = _views(images.name == "digits", side)
+    return config._replace(weak=light, strong=heavy)
+
+
+@functools.lru_cache(maxsize=8)
+def _views(digits: bool, side: int) -> tuple[Pipeline, Pipeline]:
+    """Make FixMatch's views for images of a side of 32 pixels, in proportion for others."""
+    padding = max(1, side // 8)
+    # A mirrored digit is another sign.
+    shift = functools.partial(pad_and_crop, padding=padding, mode="zero")
+    light = shift if digits else weak(padding=padding)
+    heavy = compose(light, rand_augment, functools.partial(cutout, size=max(1, side // 2)))
+    return light, heavy
+
+
+def _make_job(
+    args: argparse.Namespace, images: Images, encoder: LoadedEncoder, config: SemiConfig
+) -> Job:
+    assert images.test is not None and images.num_classes is not None
+    labels, test_labels = np.asarray(images.train.labels), np.asarray(images.test.labels)
+    mesh = find_mesh()
+    if args.features is not None:
+        features, test = _scaled(load_array(args.features), load_array(args.test_features))
+        given: tuple[Any, Any, Any] = features, test, None
+        module: Any = Adapter()
+        variables = dict(module.init(jax.random.key(0), jnp.zeros((1, features.shape[1]))))
+    else:
+        prepare = prepare_images(encoder.preprocessing)
+        given = images.train, images.test, prepare
+        module, variables = encoder.module, encoder.variables
+        network = ImageNetwork(
+            module, variables, images.train, images.num_classes, prepare, mesh=mesh
+        )
+        features = np.asarray(network.embed(None, args.out / f"{_FEATURES}.npy"))
+        if not args.plan:
+            given = _resident(images.train), images.test, prepare
+        norm = np.linalg.norm(features, axis=1).mean()
+        features = features / np.float32(norm if norm > 0 else 1)
+    none = np.zeros(0, np.int64)
+    pool = Pool(features, images.num_classes, none, none)
+    return Job(
+        given[0],
+        labels,
+        given[1],
+        test_labels,
+        pool._replace(embedding=cluster_embedding(pool.features)),
+        Classifier(module, DenseHead((), images.num_classes)),
+        variables,
+        given[2],
+        config,
+        args.prior,
+        mesh,
+    )
+
+
+def _resident(source: Any) -> Any:
+    """Load a pool that fits, which saves decoding it again and again."""
+    size = int(np.prod(source.load(np.zeros(1, np.int64)).shape)) * len(source)
+    return source.load(np.arange(len(source))) if size <= 2 * 10**9 else source
+
+
+def _scaled(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scale features so that those of the pool have a mean norm of 1."""
+    train, test = np.asarray(train, np.float32), np.asarray(test, np.float32)
+    norm = np.linalg.norm(train, axis=1).mean()
+    scale = np.float32(norm if norm > 0 else 1)
+    return train / scale, test / scale
+
+
+def _open(args: argparse.Namespace, images: Images, encoder: LoadedEncoder) -> None:
+    """Make the folder ready, or refuse it; what runs depend on each of them checks by itself."""
+    out = args.out
+    check_folder(out, (_SETTINGS, _RUNS))
+    if args.overwrite:
+        ends = (".npy", ".npy.json", ".json", ".partial.npy")
+        for name in (*_OWN, _SETTINGS, "encoder.npz", *(f"{_FEATURES}{end}" for end in ends)):
+            (out / name).unlink(missing_ok=True)
+        shutil.rmtree(out / _RUNS, ignore_errors=True)
+    make_folder(out)
+    about = {
+        "encoder": encoder_settings(encoder),
+        "images": images.train.describe(),
+        "test": None if images.test is None else images.test.describe(),
+    }
+    settings = json.loads(json.dumps(describe(about)))
+    path = out / _SETTINGS
+    if not path.exists():
+        path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    differing = [name for name in settings if found.get(name) != settings[name]]
+    if differing:
+        raise ValueError(
+            f"{out}: holds results of other {' and '.join(differing)}; choose another --out, or "
+            "pass --overwrite"
+        )
+    if (out / _RUNS).exists() and not args.resume:
+        raise ValueError(f"{out}: holds results; pass --resume to add to them, or --overwrite")
+    if not args.plan:
+        make_folder(out / _RUNS)
+
+
+def _run_all(out: Path, job: Job, runs: Sequence[Run]) -> list[Outcome]:
+    """Run all that is left, saving the results after each run."""
+    outcomes: list[Outcome] = []
+    for i, run in enumerate(runs):
+        outcome = run_one(job, run, out / _RUNS)
+        outcomes.append(outcome)
+        write_csv([o.row._asdict() for o in outcomes], out / "results.csv")
+        write_csv([line for o in outcomes for line in _history(o)], out / "history.csv")
+        row = outcome.row
+        print(
+            f"[{i + 1}/{len(runs)}] {run.num_labels} labels by {run.selection}, {run.way}, seed "
+            f"{run.seed}: {100 * row.accuracy:.1f} %, {row.covered} classes labelled, prior "
+            f"{100 * row.prior_accuracy:.1f} %",
+            flush=True,
+        )
+    return outcomes
+
+
+def _history(outcome: Outcome) -> list[dict[str, Any]]:
+    """Flatten a history: thresholds become their mean, least and largest."""
+    named = dict(zip(Run._fields, outcome.row, strict=False))
+    lines = []
+    for record in outcome.history:
+        thresholds = record["thresholds"]
+        rest = {k: v for k, v in record.items() if k not in ("thresholds", "unseen")}
+        lines.append(
+            {
+                **named,
+                **rest,
+                "threshold": float(np.mean(thresholds)),
+                "least_threshold": min(thresholds),
+                "largest_threshold": max(thresholds),
+            }
+        )
+    return lines

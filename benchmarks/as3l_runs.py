@@ -1,0 +1,205 @@
+"""The runs of the command as3l: choose labels, make the prior, train, and judge as it goes."""
+
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from benchmarks.as3l_priors import choose, judge_prior, propagate
+from jaxal.data import ImageSource
+from jaxal.models.fingerprints import tree_digest
+from jaxal.records import describe, fingerprint, read_record, write_record
+from jaxal.select import Pool
+from jaxal.train.batches import fetcher
+from jaxal.train.evaluate import evaluate, make_apply
+from jaxal.train.semi_recipes import SemiConfig
+from jaxal.train.semisupervised import train_semi
+from jaxal.train.supervised import Prepare, as_floats
+from jaxal.train.thresholds import Method
+
+__all__ = ["Job", "Outcome", "Row", "Run", "list_runs", "run_one", "time_step"]
+
+_TIMED = 5  # steps
+
+
+class Run(NamedTuple):
+    """One training."""
+
+    selection: str
+    num_labels: int
+    method: Method
+    prior: bool  # whether the prior pseudo-labels are mixed in
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name what the run is saved as."""
+        kind = "prior" if self.prior else "base"
+        return f"{self.selection}-{self.num_labels}-{self.method}-{kind}-{self.seed}"
+
+    @property
+    def way(self) -> str:
+        """Say how the run trains."""
+        return f"{self.method} + prior" if self.prior else self.method
+
+
+class Job(NamedTuple):
+    """What all runs share."""
+
+    images: ImageSource | np.ndarray  # the pool
+    labels: np.ndarray  # [n] true classes: of chosen samples, and to judge by
+    test: ImageSource | np.ndarray
+    test_labels: np.ndarray
+    pool: Pool  # features and embedding to choose by, nothing labelled
+    classifier: nn.Module
+    variables: Mapping[str, Any]  # of the encoder
+    prepare: Prepare | None
+    config: SemiConfig
+    prior: str  # how priors are made, of `as3l_priors.PRIORS`
+    mesh: Mesh | None
+
+
+class Row(NamedTuple):
+    """What a run came to."""
+
+    selection: str
+    num_labels: int
+    method: str
+    prior: bool
+    seed: int
+    covered: int  # classes with a label
+    prior_accuracy: float  # of samples without label
+    accuracy: float  # of the test set, in the end
+    pseudo_accuracy: float  # of the samples trained on, as they were last
+    steps: int
+
+
+class Outcome(NamedTuple):
+    """A run's result and its history."""
+
+    row: Row
+    history: list[dict[str, Any]]  # as of `train_semi`, with `accuracy` of the test set
+
+
+def list_runs(
+    selections: Sequence[str],
+    budgets: Sequence[int],
+    methods: Sequence[Method],
+    seeds: int,
+    *,
+    priors: Sequence[bool] = (False, True),
+) -> list[Run]:
+    """List all runs, seed by seed."""
+    return [
+        Run(selection, count, method, prior, seed)
+        for seed in range(seeds)
+        for count in budgets
+        for selection in selections
+        for method in methods
+        for prior in priors
+    ]
+
+
+def run_one(
+    job: Job,
+    run: Run,
+    folder: Path,
+    on_record: Callable[[Mapping[str, Any]], None] | None = None,
+) -> Outcome:
+    """Run one training, or what is left of it; what is done before is read."""
+    settings = _settings(job, run)
+    done = folder / f"{run.name}.json"
+    if done.exists():
+        found = read_record(done, settings)
+        return Outcome(Row(**found["row"]), found["history"])
+    key = jax.random.key(run.seed)
+    rows = choose(run.selection, jax.random.fold_in(key, 0), job.pool, run.num_labels, job.labels)
+    labels = job.labels[rows]
+    shares = propagate(job.prior, jax.random.fold_in(key, 1), job.pool, rows, labels)
+    trained = train_semi(
+        jax.random.fold_in(key, 2),
+        job.classifier,
+        _with_head(job, run.seed),
+        job.images,
+        rows,
+        labels,
+        config=job.config._replace(method=run.method),
+        prior=shares if run.prior else None,
+        prepare=job.prepare,
+        mesh=job.mesh,
+        monitor=functools.partial(_judge, job),
+        checkpoint=folder / run.name,
+        on_record=None if on_record is None else lambda record, _: on_record(record),
+    )
+    last = trained.history[-1]
+    row = Row(
+        *run,
+        covered=len(np.unique(labels)),
+        prior_accuracy=judge_prior(shares, job.labels, rows)[0],
+        accuracy=last["test_accuracy"],
+        pseudo_accuracy=last["pseudo_accuracy"],
+        steps=last["step"],
+    )
+    outcome = Outcome(row, [dict(record) for record in trained.history])
+    write_record(done, {"row": row._asdict(), "history": outcome.history}, settings)
+    return outcome
+
+
+def time_step(job: Job) -> float:
+    """Measure the seconds of a step, compiled."""
+    times: list[float] = []
+    config = job.config._replace(steps=2 * _TIMED, record_every=_TIMED)
+    train_semi(
+        jax.random.key(0),
+        job.classifier,
+        _with_head(job, 0),
+        job.images,
+        np.arange(job.pool.num_classes),
+        np.arange(job.pool.num_classes),
+        config=config,
+        prepare=job.prepare,
+        mesh=job.mesh,
+        on_record=lambda *_: times.append(time.perf_counter()),
+    )
+    return (times[1] - times[0]) / _TIMED
+
+
+def _settings(job: Job, run: Run) -> dict[str, Any]:
+    return {
+        "run": run._asdict(),
+        "config": describe(job.config._replace(method=run.method)),
+        "features": fingerprint(job.pool.features),
+        "labels": fingerprint(job.labels),
+        "variables": tree_digest(dict(job.variables)),
+        "classifier": describe(job.classifier),
+        "prior": job.prior,
+    }
+
+
+def _judge(job: Job, variables: dict[str, Any], used: np.ndarray) -> dict[str, float]:
+    apply = make_apply(job.classifier, variables, prepare=job.prepare)
+    found = evaluate(apply, job.test, job.test_labels, job.pool.num_classes, mesh=job.mesh)
+    known = used >= 0
+    return {
+        "test_accuracy": found.accuracy,
+        "pseudo_accuracy": float((used == job.labels)[known].mean()) if known.any() else 0.0,
+        "pseudo_share": float(known.mean()),
+    }
+
+
+def _with_head(job: Job, seed: int) -> dict[str, Any]:
+    """Draw a head for the encoder's weights."""
+    first = as_floats(fetcher(job.images)(np.zeros(1, np.int64)))
+    drawn = jax.jit(job.classifier.init)(
+        jax.random.key(seed), first if job.prepare is None else job.prepare(first)
+    )
+    variables = {name: dict(tree) for name, tree in drawn.items()}
+    for name, tree in job.variables.items():
+        variables[name]["encoder"] = tree
+    return variables

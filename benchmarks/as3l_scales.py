@@ -1,0 +1,83 @@
+"""The sizes of the command as3l: what it runs where the command line says nothing else."""
+
+import argparse
+from typing import NamedTuple
+
+from jaxal.models.saved import is_saved
+from jaxal.train.optimizers import OptimizerConfig
+from jaxal.train.semi_recipes import FLEXMATCH_CIFAR10, SemiConfig
+
+__all__ = ["ANCHORS", "SCALES", "Scale", "fill_in"]
+
+_SMALL_RATE = OptimizerConfig(learning_rate=0.03, weight_decay=5e-4, decay_vectors=False)
+# Ours, for minutes on a CPU.
+_SMALL = SemiConfig(
+    steps=600,
+    labeled_batch_size=16,
+    unlabeled_ratio=4,
+    encoder=_SMALL_RATE,
+    head=_SMALL_RATE,
+    ema_decay=0.99,
+    record_every=50,
+)
+
+
+class Scale(NamedTuple):
+    """What a scale stands for, where the command line says nothing else."""
+
+    dataset: str
+    encoder: str
+    size: int
+    budgets: tuple[int, ...]
+    seeds: int
+    config: SemiConfig
+    width: int | None = None
+    dtype: str | None = None
+
+
+SCALES = {
+    "smoke": Scale(
+        "digits", "conv4", 16, (10,), 1, _SMALL._replace(steps=100, record_every=25), width=32
+    ),
+    "cpu": Scale("digits", "conv4", 16, (10, 20, 40, 100), 3, _SMALL, width=32),
+    "gpu": Scale(
+        "cifar10",
+        "wrn_28_2",
+        32,
+        (10, 40),
+        1,
+        FLEXMATCH_CIFAR10._replace(steps=4000, record_every=250),
+        dtype="bfloat16",
+    ),
+    "paper": Scale("cifar10", "wrn_28_2", 32, (10, 20, 40, 100), 3, FLEXMATCH_CIFAR10),
+}
+# Published accuracies in percent, by data set and number of labels, after 2^20 steps of WRN-28-2.
+ANCHORS: dict[str, dict[int, str]] = {
+    "cifar10": {
+        10: "AS3L 84.10 (arXiv 2203.04560)",
+        40: "FixMatch 92.53, FlexMatch 95.03 (TorchSSL, 3 seeds)",
+    },
+}
+
+
+def fill_in(args: argparse.Namespace) -> argparse.Namespace:
+    """Fill in what the scale says."""
+    scale = SCALES[args.scale]
+    given = dict(vars(args))
+    features = args.features or args.test_features
+    if not (args.dataset or args.folder or args.images or features):
+        given["dataset"] = scale.dataset
+    # What pretrain wrote says of what encoder it is.
+    told = features or (args.weights is not None and is_saved(args.weights))
+    if args.encoder is None and not told:
+        given["encoder"] = scale.encoder
+        for name in ("size", "width"):
+            if given[name] is None:
+                given[name] = getattr(scale, name)
+    if args.seeds is None:
+        given["seeds"] = scale.seeds
+    if args.budgets is None:
+        given["budgets"] = list(scale.budgets)
+    if args.dtype is None:
+        given["dtype"] = scale.dtype
+    return argparse.Namespace(**given)
