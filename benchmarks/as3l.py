@@ -78,6 +78,7 @@ _CHANGES = {
     "record_every": "record_every",
     "dtype": "dtype",
 }
+_LONG = 120.0  # seconds of a training that is worth saving as it goes
 # Of a row of features: length of noise, share of dropped coordinates.
 _WEAK_FEATURES = {"noise": 0.1}
 _STRONG_FEATURES = {"noise": 0.3, "dropped": 0.3}
@@ -165,6 +166,7 @@ def main(args: argparse.Namespace) -> int:
     )
     if args.plan:
         return 0
+    job = job._replace(checkpoints=seconds * config.steps > _LONG)
     try:
         outcomes = _run_all(args.out, job, runs)
     except KeyboardInterrupt:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -63,6 +64,7 @@ class Job(NamedTuple):
     config: SemiConfig
     prior: str  # how priors are made, of `as3l_priors.PRIORS`
     mesh: Mesh | None
+    checkpoints: bool = True  # whether a run is saved at every record, to go on from there
 
 
 class Row(NamedTuple):
@@ -134,7 +136,7 @@ def run_one(
         prepare=job.prepare,
         mesh=job.mesh,
         monitor=functools.partial(_judge, job),
-        checkpoint=folder / run.name,
+        checkpoint=folder / run.name if job.checkpoints else None,
         on_record=None if on_record is None else lambda record, _: on_record(record),
     )
     last = trained.history[-1]
@@ -195,7 +197,7 @@ def _judge(job: Job, variables: dict[str, Any], used: np.ndarray) -> dict[str, f
 
 def _with_head(job: Job, seed: int) -> dict[str, Any]:
     """Draw a head for the encoder's weights."""
-    first = as_floats(fetcher(job.images)(np.zeros(1, np.int64)))
+    first = as_floats(jnp.asarray(fetcher(job.images)(np.zeros(1, np.int64))))
     drawn = jax.jit(job.classifier.init)(
         jax.random.key(seed), first if job.prepare is None else job.prepare(first)
     )
