@@ -16,6 +16,7 @@ from benchmarks import (
     growth,
     image_data,
     pretraining,
+    priors,
     speed,
     strategies,
 )
@@ -64,6 +65,7 @@ _COMMANDS = {
     "features": extraction.main,
     "finetune": finetuning.main,
     "asvp": asvp.main,
+    "priors": priors.main,
     "as3l": as3l.main,
 }
 
@@ -123,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         ("features", extraction, "compute the features of images by an encoder, once"),
         ("finetune", finetuning, "train an encoder on few labelled images"),
         ("asvp", asvp, "standard active learning, SVPp and ASVP: accuracy and cost"),
+        ("priors", priors, "few labels, and how right pseudo-labels made of them are"),
         ("as3l", as3l, "few labels, prior pseudo-labels and semi-supervised training"),
     ):
         module.add_arguments(

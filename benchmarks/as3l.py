@@ -149,7 +149,8 @@ def main(args: argparse.Namespace) -> int:
         images, encoder, _ = open_features(args)
         _check_images(args, images)
     config = _make_config(args, images)
-    _open(args, images, encoder)
+    if not args.plan:
+        _open(args, images, encoder)
     if args.features is None and encoder.about["weights"] is None and not args.plan:
         print(f"pre-training {encoder.name} on {images.name} without labels", flush=True)
         variables = pretrain_small(encoder, images, args.out / "encoder.npz")
@@ -266,14 +267,13 @@ def _make_job(
         prepare = prepare_images(encoder.preprocessing)
         given = images.train, images.test, prepare
         module, variables = encoder.module, encoder.variables
-        network = ImageNetwork(
-            module, variables, images.train, images.num_classes, prepare, mesh=mesh
-        )
-        features = np.asarray(network.embed(None, args.out / f"{_FEATURES}.npy"))
+        given = (images.train if args.plan else _resident(images.train)), images.test, prepare
+        features = np.zeros((len(labels), 1), np.float32)
         if not args.plan:
-            given = _resident(images.train), images.test, prepare
-        norm = np.linalg.norm(features, axis=1).mean()
-        features = features / np.float32(norm if norm > 0 else 1)
+            network = ImageNetwork(
+                module, variables, images.train, images.num_classes, prepare, mesh=mesh
+            )
+            features = _scaled(np.asarray(network.embed(None, args.out / f"{_FEATURES}.npy")))[0]
     none = np.zeros(0, np.int64)
     pool = Pool(features, images.num_classes, none, none)
     return Job(
@@ -281,7 +281,7 @@ def _make_job(
         labels,
         given[1],
         test_labels,
-        pool._replace(embedding=cluster_embedding(pool.features)),
+        pool if args.plan else pool._replace(embedding=cluster_embedding(pool.features)),
         Classifier(module, DenseHead((), images.num_classes)),
         variables,
         given[2],
@@ -297,12 +297,11 @@ def _resident(source: Any) -> Any:
     return source.load(np.arange(len(source))) if size <= 2 * 10**9 else source
 
 
-def _scaled(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scale features so that those of the pool have a mean norm of 1."""
-    train, test = np.asarray(train, np.float32), np.asarray(test, np.float32)
-    norm = np.linalg.norm(train, axis=1).mean()
-    scale = np.float32(norm if norm > 0 else 1)
-    return train / scale, test / scale
+def _scaled(*features: np.ndarray) -> list[np.ndarray]:
+    """Scale features so that the first ones have a mean norm of 1."""
+    arrays = [np.asarray(x, np.float32) for x in features]
+    norm = np.linalg.norm(arrays[0], axis=1).mean()
+    return [x / np.float32(norm if norm > 0 else 1) for x in arrays]
 
 
 def _open(args: argparse.Namespace, images: Images, encoder: LoadedEncoder) -> None:
@@ -333,8 +332,7 @@ def _open(args: argparse.Namespace, images: Images, encoder: LoadedEncoder) -> N
         )
     if (out / _RUNS).exists() and not args.resume:
         raise ValueError(f"{out}: holds results; pass --resume to add to them, or --overwrite")
-    if not args.plan:
-        make_folder(out / _RUNS)
+    make_folder(out / _RUNS)
 
 
 def _run_all(out: Path, job: Job, runs: Sequence[Run]) -> list[Outcome]:

@@ -22,6 +22,7 @@ from jaxal.select import Pool, get_strategy
 
 __all__ = [
     "BUDGETS",
+    "ORACLE",
     "PRIORS",
     "STRATEGIES",
     "Result",
@@ -36,9 +37,10 @@ __all__ = [
 ]
 
 BUDGETS = (10, 20, 40)
+ORACLE = "class-balanced"
 STRATEGIES = (
     "random",
-    "class-balanced",
+    ORACLE,
     "kmeans",
     "typiclust",
     "activeft",

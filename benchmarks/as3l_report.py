@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.as3l_priors import ORACLE
 from benchmarks.as3l_runs import Outcome, Row
 from benchmarks.as3l_scales import ANCHORS
 from benchmarks.plots import COLOURS, pyplot
@@ -15,7 +16,7 @@ from benchmarks.tables import markdown
 
 __all__ = ["ORACLES", "curve", "report", "steps_to_reach"]
 
-ORACLES = {"class-balanced": "class-balanced (oracle)"}
+ORACLES = {ORACLE: f"{ORACLE} (oracle)"}
 
 
 def report(out: Path, outcomes: Sequence[Outcome], about: dict[str, Any]) -> None:
