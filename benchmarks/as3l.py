@@ -17,7 +17,7 @@ from benchmarks.as3l_priors import STRATEGIES as SELECTIONS
 from benchmarks.as3l_report import report
 from benchmarks.as3l_runs import Job, Outcome, Run, list_runs, run_one, time_step
 from benchmarks.as3l_scales import SCALES, fill_in
-from benchmarks.asvp_features import Adapter, add_features, open_features
+from benchmarks.asvp_features import add_features, open_features
 from benchmarks.data import load_array
 from benchmarks.finetune_runs import prepare_images
 from benchmarks.folder import check_folder, make_folder
@@ -36,6 +36,7 @@ from benchmarks.tables import write_csv
 from jaxal.augment import Pipeline, compose, cutout, feature_view, pad_and_crop, rand_augment, weak
 from jaxal.checks import check_batch_size, check_positive
 from jaxal.embedding import cluster_embedding
+from jaxal.models.adapter import Adapter
 from jaxal.models.classifier import Classifier
 from jaxal.models.heads import DenseHead
 from jaxal.records import describe

@@ -10,7 +10,6 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,10 +19,11 @@ from benchmarks.image_encoders import LoadedEncoder
 from benchmarks.images import Images
 from jaxal.checks import check_features
 from jaxal.data import ImageSource, from_arrays
+from jaxal.models.adapter import Adapter
 from jaxal.models.preprocess import Preprocessing
 from jaxal.records import fingerprint
 
-__all__ = ["Adapter", "add_features", "as_images", "open_features", "read_features"]
+__all__ = ["add_features", "as_images", "open_features", "read_features"]
 
 _NORM = 4.0  # mean norm that features are scaled to, as a linear head of the library's has them
 _SAMPLE = 10_000  # rows that their norm is taken from
@@ -33,24 +33,6 @@ _OTHERS = (
     "dataset", "data_dir", "split", "test_split", "folder", "test_folder", "images", "test_images",
     "image_size", "encoder", "width", "size", "weights", "limit", "test_limit", "holdout",
 )  # fmt: skip
-
-
-class Adapter(nn.Module):
-    """A residual layer that begins as the identity: features ``[n, d]`` to features ``[n, d]``.
-
-    Attributes:
-      width: of its hidden layer; None for that of the features.
-    """
-
-    width: int | None = None
-
-    @nn.compact
-    def __call__(
-        self, x: jax.Array, *, train: bool = False, mask: jax.Array | None = None
-    ) -> jax.Array:
-        """Add to the features what they are mapped to."""
-        hidden = nn.relu(nn.Dense(self.width or x.shape[1], name="hidden")(x))
-        return x + nn.Dense(x.shape[1], kernel_init=nn.initializers.zeros, name="output")(hidden)
 
 
 def add_features(parser: argparse.ArgumentParser) -> None:

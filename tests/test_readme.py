@@ -17,7 +17,7 @@ def test_examples_run(tmp_path, monkeypatch):
     np.save(tmp_path / "features.npy", features.astype(np.float32))
     np.save(tmp_path / "labels.npy", labels)
     monkeypatch.chdir(tmp_path)
-    ask, tell, run, images, pipeline = re.findall(
+    ask, tell, run, images, pipeline, few = re.findall(
         r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S
     )
 
@@ -42,6 +42,11 @@ def test_examples_run(tmp_path, monkeypatch):
     assert np.load(tmp_path / "pool.npy").shape == (8, 200)
     exec(pipeline, pictures)
     assert (tmp_path / "asvp" / "lpft-6.npz").exists()
+
+    semi: dict = {}
+    exec(few, semi)
+    assert len(set(semi["labels"].tolist())) == 10
+    assert np.mean(np.argmax(semi["probs"], axis=1) == labels) > 0.8
 
 
 def test_set_up_commands_come_first():
