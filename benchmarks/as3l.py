@@ -138,8 +138,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run all trainings, report; return the exit status."""
-    require("matplotlib", "sklearn")
     args = fill_in(args)
+    learnt = args.dataset == "digits" or args.prior in ("spreading", "logistic")
+    require("matplotlib", *(["sklearn"] if learnt else []))
     _check(args)
     if args.features is None and args.test_features is None:
         images = open_images(args)

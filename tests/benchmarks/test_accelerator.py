@@ -27,6 +27,8 @@ def test_relative_paths_are_those_of_the_caller(tmp_path):
         "pretrain",
         "features",
         "finetune",
+        "pretrain",
+        "as3l",
     ]
     assert all(f"--images {tmp_path}/data/train.npy" in line for line in lines)
     assert f"--out {tmp_path.parent}/out/simsiam" in lines[0] and "--epochs 7" in lines[0]
