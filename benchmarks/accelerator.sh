@@ -21,10 +21,11 @@ data=(--images "$images/train.npy" --labels "$images/train_labels.npy"
 simsiam=(--method simsiam --scale paper --epochs "$epochs" --dtype bfloat16 --monitor-every 10)
 python3 -m benchmarks pretrain "${data[@]}" --encoder resnet18_cifar "${simsiam[@]}" \
     --out "$out/simsiam" --resume
-python3 -m benchmarks features "${data[@]}" --encoder resnet18_cifar --weights "$out/simsiam/encoder.npz" \
-    --out "$out/features"
+python3 -m benchmarks features "${data[@]}" --encoder resnet18_cifar \
+    --weights "$out/simsiam/encoder.npz" --out "$out/features"
 python3 -m benchmarks finetune "${data[@]}" --encoder resnet18_cifar \
-    --weights "$out/simsiam/encoder.npz" --scale cifar10 --dtype bfloat16 --num-labels 100 500 2000 --seeds 3 --out "$out/finetune" --resume
+    --weights "$out/simsiam/encoder.npz" --scale cifar10 --dtype bfloat16 \
+    --num-labels 100 500 2000 --seeds 3 --out "$out/finetune" --resume
 python3 -m benchmarks pretrain "${data[@]}" --encoder wrn_28_2 "${simsiam[@]}" \
     --out "$out/wrn" --resume
 python3 -m benchmarks as3l "${data[@]}" --encoder wrn_28_2 --scale gpu \
