@@ -29,7 +29,7 @@ python3 -m benchmarks finetune "${data[@]}" --encoder resnet18_cifar \
 python3 -m benchmarks pretrain "${data[@]}" --encoder wrn_28_2 "${simsiam[@]}" \
     --out "$out/wrn" --resume
 python3 -m benchmarks as3l "${data[@]}" --encoder wrn_28_2 --scale gpu \
-    --weights "$out/wrn/encoder.npz" --out "$out/as3l" --resume
+    --weights "$out/wrn/encoder.npz" --anchors cifar10 --out "$out/as3l" --resume
 if [[ -n $mobilenet ]]; then
     python3 -m benchmarks asvp "${data[@]}" --encoder mobilenet_v2_folded --weights "$mobilenet" \
         --size 160 --scale cpu --budgets 200 200 200 200 200 --strategies margin --seeds 1 \

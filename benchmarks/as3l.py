@@ -4,7 +4,7 @@ import argparse
 import functools
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,18 @@ import numpy as np
 from benchmarks.as3l_priors import PRIORS
 from benchmarks.as3l_priors import STRATEGIES as SELECTIONS
 from benchmarks.as3l_report import report
-from benchmarks.as3l_runs import Job, Outcome, Run, list_runs, run_one, time_step
-from benchmarks.as3l_scales import SCALES, fill_in
+from benchmarks.as3l_runs import (
+    Choice,
+    Job,
+    Outcome,
+    Run,
+    is_done,
+    list_runs,
+    make_choice,
+    run_one,
+    time_step,
+)
+from benchmarks.as3l_scales import ANCHORS, SCALES, fill_in
 from benchmarks.asvp_features import add_features, open_features
 from benchmarks.data import load_array
 from benchmarks.finetune_runs import prepare_images
@@ -34,7 +44,7 @@ from benchmarks.outcomes import describe_time, require, stop
 from benchmarks.pretraining import pretrain_small
 from benchmarks.tables import write_csv
 from jaxal.augment import Pipeline, compose, cutout, feature_view, pad_and_crop, rand_augment, weak
-from jaxal.checks import check_batch_size, check_positive
+from jaxal.checks import check_batch_size, check_number, check_positive
 from jaxal.embedding import cluster_embedding
 from jaxal.models.adapter import Adapter
 from jaxal.models.classifier import Classifier
@@ -56,12 +66,13 @@ the prior is as good as without it in the end.
 --scale smoke: the digits, a small network pre-trained on the way, a minute.
 --scale cpu: the same with 10 to 100 labels and 3 seeds; or, with --features, those of any encoder:
 the network is then a residual layer on them, and views are noise and dropped coordinates.
---scale gpu: WRN-28-2 on CIFAR-10, --weights from pretrain, a few thousand steps.
+--scale gpu: WRN-28-2 on CIFAR-10, --weights from pretrain, as many steps as 10 minutes give; with
+--resume and more --minutes it goes on.
 --scale paper: the same for 2^20 steps; says how long that takes before it starts.
 
-Labels are chosen by random, as3l (stable groups of fine-tuned features), as3l_embedding (of the
-embedding that NTKCPL clusters), kmeans (medoids of one run), any other strategy, or class-balanced,
-an oracle that looks at all labels. Writes results.csv, history.csv, table.md and curves.png to
+Labels are chosen by as3l (stable groups of fine-tuned features), as3l_embedding (of the embedding
+that NTKCPL clusters), kmeans (medoids of one run), or other strategies; class-balanced is an oracle
+that looks at all labels. Writes results.csv, history.csv, table.md and curves.png to
 --out, and saves each training as it goes; --resume goes on."""
 
 _OWN = ("results.csv", "history.csv", "table.md", "curves.png")
@@ -79,7 +90,11 @@ _CHANGES = {
     "record_every": "record_every",
     "dtype": "dtype",
 }
+_FEW = 2000  # images
+_RESIDENT = 2 * 10**9  # bytes
 _LONG = 120.0  # seconds of a training that is worth saving as it goes
+# Data sets of signs, which mirrored are others.
+_UNFLIPPED = ("digits", "mnist", "svhn", "svhn_cropped")
 # Of a row of features: length of noise, share of dropped coordinates.
 _WEAK_FEATURES = {"noise": 0.1}
 _STRONG_FEATURES = {"noise": 0.3, "dropped": 0.3}
@@ -112,7 +127,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="as3l_embedding",
         help="how labels are propagated (default as3l_embedding)",
     )
-    parser.add_argument("--steps", type=int, metavar="N", help="of each training")
+    parser.add_argument(
+        "--hard-prior", action="store_true", help="each sample's likeliest class, not shares"
+    )
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="of each training, and of its schedule"
+    )
+    early = parser.add_mutually_exclusive_group()
+    early.add_argument(
+        "--stop-at", type=int, metavar="N", help="stop there for now, whatever --steps is"
+    )
+    early.add_argument(
+        "--minutes",
+        type=float,
+        metavar="M",
+        help="stop all trainings early, at the same step, so that they take as long together",
+    )
     parser.add_argument("--batch", type=int, metavar="N", help="labelled samples of a step")
     parser.add_argument("--ratio", type=int, metavar="N", help="unlabelled ones for each of them")
     parser.add_argument("--cutoff", type=float, help="confidence that pseudo-labels have to have")
@@ -126,6 +156,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--learning-rate", type=float, metavar="RATE", help="of the encoder")
     parser.add_argument("--head-learning-rate", type=float, metavar="RATE", help="of the head")
     parser.add_argument("--record-every", type=int, metavar="N", help="steps between tests")
+    parser.add_argument(
+        "--anchors",
+        choices=list(ANCHORS),
+        help="published numbers to put beside; by default those of --dataset",
+    )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="to train in")
     parser.add_argument(
         "--plan", action="store_true", help="say how long it will take, and do nothing more"
@@ -143,10 +178,14 @@ def main(args: argparse.Namespace) -> int:
     require("matplotlib", *(["sklearn"] if learnt else []))
     _check(args)
     if args.features is None and args.test_features is None:
+        if args.scale in ("gpu", "paper") and args.weights is None and not args.plan:
+            raise ValueError(
+                "--weights: expected those of an encoder, such as the command pretrain writes: "
+                "random ones tell nothing of which samples to label"
+            )
         images = open_images(args)
         _check_images(args, images)
         encoder = load_encoder(args)
-        _check_weights(args, encoder)
     else:
         images, encoder, _ = open_features(args)
         _check_images(args, images)
@@ -161,21 +200,25 @@ def main(args: argparse.Namespace) -> int:
     job = _make_job(args, images, encoder, config)
     runs = list_runs(args.selections, args.budgets, args.methods, args.seeds)
     seconds = time_step(job)
-    total = seconds * config.steps * len(runs)
+    job = job._replace(stop_at=_stop_at(args, config, seconds * len(runs)))
+    steps = config.steps if job.stop_at is None else job.stop_at
+    left = sum(args.plan or not is_done(job, run, args.out / _RUNS) for run in runs)
     print(
-        f"{len(runs)} trainings of {config.steps:,} steps of {seconds:.3g} s: "
-        f"{describe_time(total)} on {describe_device()}, tests apart",
+        f"{left} trainings of {steps:,} steps of {seconds:.3g} s: "
+        f"{describe_time(seconds * steps * left)} on {describe_device()}, choices and tests apart",
         flush=True,
     )
     if args.plan:
         return 0
-    job = job._replace(checkpoints=seconds * config.steps > _LONG)
+    long = seconds * steps > _LONG
+    job = job._replace(checkpoints=long or job.stop_at is not None)
     try:
-        outcomes = _run_all(args.out, job, runs)
+        outcomes = _run_all(args.out, job, runs, tell=long)
     except KeyboardInterrupt:
         return stop(args.out)
     about = {
-        "data": images.name,
+        "anchors": args.anchors,
+        "prior": args.prior + (", the likeliest class" if args.hard_prior else ", soft"),
         "title": f"{images.name}, {encoder.name}",
         "device": describe_device(),
         "test": f"{len(job.test_labels):,} {images.tested}",
@@ -198,6 +241,10 @@ def _check(args: argparse.Namespace) -> None:
     for name in args.selections:
         if name not in SELECTIONS:
             raise ValueError(f"--selections: expected some of {SELECTIONS}, found {name!r}")
+    if args.stop_at is not None:
+        check_positive(args.stop_at, "--stop-at")
+    if args.minutes is not None:
+        check_number(args.minutes, "--minutes", least=0, above=True)
     args.budgets = sorted(set(args.budgets))
     args.selections = list(dict.fromkeys(args.selections))
     args.methods = list(dict.fromkeys(args.methods))
@@ -212,12 +259,20 @@ def _check_images(args: argparse.Namespace, images: Images) -> None:
     check_batch_size(args.budgets[-1], len(images.train), "--budgets")
 
 
-def _check_weights(args: argparse.Namespace, encoder: LoadedEncoder) -> None:
-    if encoder.about["weights"] is None and args.scale not in ("smoke", "cpu") and not args.plan:
-        raise ValueError(
-            f"--weights: expected those of {encoder.name}, such as the command pretrain writes, "
-            "whose random ones tell nothing of which samples to label"
-        )
+def _stop_at(args: argparse.Namespace, config: SemiConfig, seconds: float) -> int | None:
+    """Find where trainings stop early, a multiple of the steps between records; None: nowhere.
+
+    Args:
+      args: the command line.
+      config: whose schedule ends later.
+      seconds: of one step of all trainings.
+    """
+    if args.stop_at is not None:
+        return int(args.stop_at)
+    if args.minutes is None:
+        return None
+    records = int(60 * args.minutes / (seconds * config.record_every))
+    return min(config.steps, max(records, 1) * config.record_every)
 
 
 def _changed(args: argparse.Namespace) -> SemiConfig:
@@ -239,17 +294,16 @@ def _make_config(args: argparse.Namespace, images: Images) -> SemiConfig:
             weak=feature_view(**_WEAK_FEATURES), strong=feature_view(**_STRONG_FEATURES)
         )
     side = images.train.load(np.zeros(1, np.int64)).shape[1]
-    light, heavy = _views(images.name == "digits", side)
+    light, heavy = _views(images.name not in _UNFLIPPED, side)
     return config._replace(weak=light, strong=heavy)
 
 
 @functools.lru_cache(maxsize=8)
-def _views(digits: bool, side: int) -> tuple[Pipeline, Pipeline]:
+def _views(flipped: bool, side: int) -> tuple[Pipeline, Pipeline]:
     """Make FixMatch's views for images of a side of 32 pixels, in proportion for others."""
     padding = max(1, side // 8)
-    # A mirrored digit is another sign.
     shift = functools.partial(pad_and_crop, padding=padding, mode="zero")
-    light = shift if digits else weak(padding=padding)
+    light = weak(padding=padding) if flipped else shift
     heavy = compose(light, rand_augment, functools.partial(cutout, size=max(1, side // 2)))
     return light, heavy
 
@@ -262,14 +316,13 @@ def _make_job(
     mesh = find_mesh()
     if args.features is not None:
         features, test = _scaled(load_array(args.features), load_array(args.test_features))
-        given: tuple[Any, Any, Any] = features, test, None
+        data: tuple[Any, Any, Any] = features, test, None
         module: Any = Adapter()
         variables = dict(module.init(jax.random.key(0), jnp.zeros((1, features.shape[1]))))
     else:
         prepare = prepare_images(encoder.preprocessing)
-        given = images.train, images.test, prepare
+        data = _resident(images.train, args.plan), _resident(images.test, args.plan), prepare
         module, variables = encoder.module, encoder.variables
-        given = (images.train if args.plan else _resident(images.train)), images.test, prepare
         features = np.zeros((len(labels), 1), np.float32)
         if not args.plan:
             network = ImageNetwork(
@@ -279,24 +332,27 @@ def _make_job(
     none = np.zeros(0, np.int64)
     pool = Pool(features, images.num_classes, none, none)
     return Job(
-        given[0],
+        data[0],
         labels,
-        given[1],
+        data[1],
         test_labels,
         pool if args.plan else pool._replace(embedding=cluster_embedding(pool.features)),
         Classifier(module, DenseHead((), images.num_classes)),
         variables,
-        given[2],
+        data[2],
         config,
         args.prior,
         mesh,
+        hard=args.hard_prior,
     )
 
 
-def _resident(source: Any) -> Any:
-    """Load a pool that fits, which saves decoding it again and again."""
+def _resident(source: Any, few: bool) -> Any:
+    """Load images that fit, which saves decoding them again and again; to time steps, a few."""
     size = int(np.prod(source.load(np.zeros(1, np.int64)).shape)) * len(source)
-    return source.load(np.arange(len(source))) if size <= 2 * 10**9 else source
+    if few:
+        return source.load(np.arange(min(len(source), _FEW)))
+    return source.load(np.arange(len(source))) if size <= _RESIDENT else source
 
 
 def _scaled(*features: np.ndarray) -> list[np.ndarray]:
@@ -333,15 +389,20 @@ def _open(args: argparse.Namespace, images: Images, encoder: LoadedEncoder) -> N
             "pass --overwrite"
         )
     if (out / _RUNS).exists() and not args.resume:
-        raise ValueError(f"{out}: holds results; pass --resume to add to them, or --overwrite")
+        raise ValueError(f"{out}: holds results; pass --resume to go on with them, or --overwrite")
     make_folder(out / _RUNS)
 
 
-def _run_all(out: Path, job: Job, runs: Sequence[Run]) -> list[Outcome]:
-    """Run all that is left, saving the results after each run."""
+def _run_all(out: Path, job: Job, runs: Sequence[Run], *, tell: bool) -> list[Outcome]:
+    """Run all that is left, saving the results after each run; ``tell`` of each record, too."""
     outcomes: list[Outcome] = []
+    chosen: dict[tuple[str, int, int], Choice] = {}
     for i, run in enumerate(runs):
-        outcome = run_one(job, run, out / _RUNS)
+        key = run.selection, run.num_labels, run.seed
+        if key not in chosen and not is_done(job, run, out / _RUNS):
+            chosen = {key: make_choice(job, run)}
+        told = functools.partial(_tell, run) if tell else None
+        outcome = run_one(job, run, out / _RUNS, chosen.get(key), told)
         outcomes.append(outcome)
         write_csv([o.row._asdict() for o in outcomes], out / "results.csv")
         write_csv([line for o in outcomes for line in _history(o)], out / "history.csv")
@@ -353,6 +414,14 @@ def _run_all(out: Path, job: Job, runs: Sequence[Run]) -> list[Outcome]:
             flush=True,
         )
     return outcomes
+
+
+def _tell(run: Run, record: Mapping[str, Any]) -> None:
+    print(
+        f"  {run.name}: step {record['step']:,}, test {100 * record['test_accuracy']:.1f} %, "
+        f"{100 * record['mask_rate']:.0f} % of pseudo-labels used",
+        flush=True,
+    )
 
 
 def _history(outcome: Outcome) -> list[dict[str, Any]]:

@@ -230,7 +230,10 @@ def evaluate(
 
 
 def table(results: Sequence[Result]) -> str:
-    """Tabulate means over seeds for each data set: classes covered, and accuracies in percent."""
+    """Tabulate means over seeds for each data set: classes covered, and accuracies in percent.
+
+    Behind an accuracy is its standard error, and in brackets the expected calibration error.
+    """
     priors = list(dict.fromkeys(r.prior for r in results))
     lines = [["data, labels, strategy", "classes", *priors]]
     for data, budget, strategy in dict.fromkeys(
@@ -241,6 +244,7 @@ def table(results: Sequence[Result]) -> str:
         for prior in priors:
             values = [100 * r.accuracy for r in mine if r.prior == prior]
             error = np.std(values, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-            cells.append(f"{np.mean(values):.1f} ± {error:.1f}")
+            wrong = np.mean([100 * r.calibration for r in mine if r.prior == prior])
+            cells.append(f"{np.mean(values):.1f} ± {error:.1f} ({wrong:.0f})")
         lines.append([f"{data}, {budget}, {strategy}", *cells])
     return markdown(lines)

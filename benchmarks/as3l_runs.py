@@ -1,6 +1,8 @@
 """The runs of the command as3l: choose labels, make the prior, train, and judge as it goes."""
 
 import functools
+import math
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,9 +26,20 @@ from jaxal.train.semisupervised import train_semi
 from jaxal.train.supervised import Prepare, as_floats
 from jaxal.train.thresholds import Method
 
-__all__ = ["Job", "Outcome", "Row", "Run", "list_runs", "run_one", "time_step"]
+__all__ = [
+    "Choice",
+    "Job",
+    "Outcome",
+    "Row",
+    "Run",
+    "is_done",
+    "list_runs",
+    "make_choice",
+    "run_one",
+    "time_step",
+]
 
-_TIMED = 5  # steps
+_TIMED = 10  # steps
 
 
 class Run(NamedTuple):
@@ -64,6 +77,8 @@ class Job(NamedTuple):
     config: SemiConfig
     prior: str  # how priors are made, of `as3l_priors.PRIORS`
     mesh: Mesh | None
+    hard: bool = False  # whether the prior is each sample's likeliest class, not shares
+    stop_at: int | None = None  # steps, where trainings stop before their schedule's end
     checkpoints: bool = True  # whether a run is saved at every record, to go on from there
 
 
@@ -76,10 +91,21 @@ class Row(NamedTuple):
     prior: bool
     seed: int
     covered: int  # classes with a label
-    prior_accuracy: float  # of samples without label
+    prior_accuracy: float  # of samples without label; NaN where all have one
+    prior_calibration: float  # expected calibration error, likewise
     accuracy: float  # of the test set, in the end
     pseudo_accuracy: float  # of the samples trained on, as they were last
     steps: int
+    choice_seconds: float  # of choosing the labels and making the prior, compilation included
+
+
+class Choice(NamedTuple):
+    """What trainings of one seed share: the labels chosen, and the prior made of them."""
+
+    rows: np.ndarray  # [l] int64
+    labels: np.ndarray  # [l]
+    shares: np.ndarray  # [n, c]
+    seconds: float
 
 
 class Outcome(NamedTuple):
@@ -90,80 +116,117 @@ class Outcome(NamedTuple):
 
 
 def list_runs(
-    selections: Sequence[str],
-    budgets: Sequence[int],
-    methods: Sequence[Method],
-    seeds: int,
-    *,
-    priors: Sequence[bool] = (False, True),
+    selections: Sequence[str], budgets: Sequence[int], methods: Sequence[Method], seeds: int
 ) -> list[Run]:
-    """List all runs, seed by seed."""
+    """List all runs, without the prior and with it, seed by seed."""
     return [
         Run(selection, count, method, prior, seed)
         for seed in range(seeds)
         for count in budgets
         for selection in selections
         for method in methods
-        for prior in priors
+        for prior in (False, True)
     ]
+
+
+def make_choice(job: Job, run: Run) -> Choice:
+    """Choose the labels of a run and make the prior, which all its ways to train share."""
+    began = time.perf_counter()
+    key = jax.random.key(run.seed)
+    rows = choose(run.selection, jax.random.fold_in(key, 0), job.pool, run.num_labels, job.labels)
+    labels = job.labels[rows]
+    shares = propagate(job.prior, jax.random.fold_in(key, 1), job.pool, rows, labels)
+    return Choice(rows, labels, shares, time.perf_counter() - began)
+
+
+def is_done(job: Job, run: Run, folder: Path) -> bool:
+    """Tell whether a run is saved with all its steps.
+
+    Raises:
+      ValueError: it is saved with other settings.
+    """
+    path = folder / f"{run.name}.json"
+    return path.exists() and read_record(path, _settings(job, run))["row"]["steps"] >= _end(job)
 
 
 def run_one(
     job: Job,
     run: Run,
     folder: Path,
+    choice: Choice | None = None,
     on_record: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Outcome:
-    """Run one training, or what is left of it; what is done before is read."""
+    """Run one training, or what is left of it; what is done before is read.
+
+    Args:
+      job: what all runs share.
+      run: the training.
+      folder: where it is saved.
+      choice: of `make_choice`; None to make it.
+      on_record: called with every record.
+    """
     settings = _settings(job, run)
-    done = folder / f"{run.name}.json"
-    if done.exists():
+    done, saved = folder / f"{run.name}.json", folder / run.name
+    if is_done(job, run, folder):
         found = read_record(done, settings)
-        return Outcome(Row(**found["row"]), found["history"])
-    key = jax.random.key(run.seed)
-    rows = choose(run.selection, jax.random.fold_in(key, 0), job.pool, run.num_labels, job.labels)
-    labels = job.labels[rows]
-    shares = propagate(job.prior, jax.random.fold_in(key, 1), job.pool, rows, labels)
+        fields: dict[str, Any] = {
+            name: math.nan if value is None else value for name, value in found["row"].items()
+        }
+        return Outcome(Row(**fields), found["history"])
+    rows, labels, shares, seconds = make_choice(job, run) if choice is None else choice
+    judged = judge_prior(shares, job.labels, rows)
+    given = shares.argmax(1) if job.hard else shares
     trained = train_semi(
-        jax.random.fold_in(key, 2),
+        jax.random.fold_in(jax.random.key(run.seed), 2),
         job.classifier,
         _with_head(job, run.seed),
         job.images,
         rows,
         labels,
         config=job.config._replace(method=run.method),
-        prior=shares if run.prior else None,
+        prior=given if run.prior else None,
         prepare=job.prepare,
         mesh=job.mesh,
+        stop_at=job.stop_at,
         monitor=functools.partial(_judge, job),
-        checkpoint=folder / run.name if job.checkpoints else None,
+        # What was begun with checkpoints goes on with them.
+        checkpoint=saved if job.checkpoints or saved.exists() else None,
         on_record=None if on_record is None else lambda record, _: on_record(record),
     )
     last = trained.history[-1]
     row = Row(
         *run,
         covered=len(np.unique(labels)),
-        prior_accuracy=judge_prior(shares, job.labels, rows)[0],
+        prior_accuracy=judged[0],
+        prior_calibration=judged[1],
         accuracy=last["test_accuracy"],
         pseudo_accuracy=last["pseudo_accuracy"],
         steps=last["step"],
+        choice_seconds=seconds,
     )
     outcome = Outcome(row, [dict(record) for record in trained.history])
     write_record(done, {"row": row._asdict(), "history": outcome.history}, settings)
+    if row.steps == job.config.steps:
+        shutil.rmtree(saved, ignore_errors=True)
     return outcome
+
+
+def _end(job: Job) -> int:
+    return job.config.steps if job.stop_at is None else min(job.stop_at, job.config.steps)
 
 
 def time_step(job: Job) -> float:
     """Measure the seconds of a step, compiled."""
     times: list[float] = []
     config = job.config._replace(steps=2 * _TIMED, record_every=_TIMED)
+    count = min(job.pool.num_classes, len(job.images))
     train_semi(
         jax.random.key(0),
         job.classifier,
         _with_head(job, 0),
         job.images,
-        np.arange(job.pool.num_classes),
-        np.arange(job.pool.num_classes),
+        np.arange(count),
+        np.arange(count),
         config=config,
         prepare=job.prepare,
         mesh=job.mesh,
@@ -181,6 +244,7 @@ def _settings(job: Job, run: Run) -> dict[str, Any]:
         "variables": tree_digest(dict(job.variables)),
         "classifier": describe(job.classifier),
         "prior": job.prior,
+        "hard": job.hard,
     }
 
 

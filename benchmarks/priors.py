@@ -60,11 +60,13 @@ def main(args: argparse.Namespace) -> int:
     """Evaluate all pools and report; return the exit status."""
     require("sklearn")
     check_positive(args.seeds, "--seeds")
+    if args.pool_size is not None:
+        check_positive(args.pool_size, "--pool-size")
     for size in args.budgets:
         check_positive(size, "--budgets")
     data = {name: _load(name) for name in dict.fromkeys(args.datasets)}
     for name, found in data.items():
-        size = args.pool_size or _POOLS[name]
+        size = _POOLS[name] if args.pool_size is None else args.pool_size
         check_batch_size(max(args.budgets), size, "--budgets")
         check_batch_size(size, len(found.features), "--pool-size")
     _open(args)
@@ -103,7 +105,7 @@ def _run_all(args: argparse.Namespace, data: dict[str, Data]) -> list[Result]:
     for seed in range(args.seeds):
         for name, found in data.items():
             options = {
-                "pool_size": args.pool_size or _POOLS[name],
+                "pool_size": _POOLS[name] if args.pool_size is None else args.pool_size,
                 "budgets": args.budgets,
                 "strategies": args.selections,
                 "priors": args.priors,
@@ -127,7 +129,7 @@ def _report(args: argparse.Namespace, results: Sequence[Result]) -> None:
             "# Few labels, and what they tell of the rest",
             f"Means over {args.seeds} pools: classes with a label; accuracy in percent of prior "
             "pseudo-labels, by how they are made, over the samples without label, ± its standard "
-            "error.",
+            "error, and in brackets their expected calibration error.",
             table(results),
             f"{as3l_priors.ORACLE} is an oracle. Device {describe_device()}.",
         ]

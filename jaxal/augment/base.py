@@ -77,7 +77,8 @@ def augment_features(
     x = jnp.asarray(features)
     if x.ndim != 2:
         raise ValueError(f"features: expected a batch [n, d], found shape {x.shape}")
-    _check_dtype(x, "features")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"features: expected floating point, found dtype {x.dtype}")
     return _augment_rows(fn, key, x, rows)
 
 

@@ -165,14 +165,19 @@ def check_images(images: Any, name: str = "images", *, features: bool = False) -
     Raises:
       ValueError: neither uint8 ``[n, h, w, c]`` nor an `ImageSource`, or none of them.
     """
-    if features and np.ndim(images) == 2:
+    if isinstance(images, ImageSource):
+        pass
+    elif features and isinstance(images, np.ndarray | jax.Array) and images.ndim == 2:
         check_features(images, name)
-    elif not isinstance(images, ImageSource):
+        if images.dtype == np.uint8:
+            raise ValueError(f"{name}: expected features of another dtype than uint8, found it")
+    else:
         shape, dtype = getattr(images, "shape", ()), getattr(images, "dtype", None)
         if len(shape) != 4 or dtype != np.uint8:
             found = type(images).__name__ if dtype is None else f"{dtype} {shape}"
+            others = ", features [n, d]" if features else ""
             raise ValueError(
-                f"{name}: expected uint8 [n, h, w, c] or an image source, found {found}"
+                f"{name}: expected uint8 [n, h, w, c]{others} or an image source, found {found}"
             )
     n = len(images)
     if n == 0:

@@ -8,7 +8,6 @@ threshold (`jaxal.train.thresholds`).
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -21,7 +20,7 @@ from jaxal.train.step import Aux, LossFn
 from jaxal.train.supervised import Prepare, as_floats
 from jaxal.train.thresholds import RULES, Method, fairness, place
 
-__all__ = ["Judge", "Targets", "consistency_losses", "make_semi_loss", "posterior"]
+__all__ = ["Judge", "Targets", "consistency_losses", "make_semi_loss", "make_view", "posterior"]
 
 # What a target in the prior's time is: the mixed probabilities, or the likeliest class of them.
 Targets = Literal["soft", "hard"]
@@ -98,7 +97,7 @@ def make_semi_loss(
       views).
     """
     rule = RULES[method]
-    view = functools.partial(_view, prepare=prepare)
+    view = functools.partial(_prepared, prepare=prepare)
 
     def loss_fn(
         params: Any, batch_stats: Any, batch: dict[str, Any], key: jax.Array
@@ -151,13 +150,17 @@ def make_semi_loss(
     return loss_fn
 
 
-def _view(
+def make_view(augment: Pipeline | None, key: jax.Array, x: jax.Array) -> jax.Array:
+    """Augment a batch of images ``[n, h, w, c]`` or of features ``[n, d]``; None keeps it."""
+    if augment is None:
+        return x
+    return augment_batch(augment, key, x) if x.ndim == 4 else augment_features(augment, key, x)
+
+
+def _prepared(
     augment: Pipeline | None, key: jax.Array, stored: jax.Array, *, prepare: Prepare | None
 ) -> jax.Array:
-    x = as_floats(stored)
-    if augment is not None:
-        apply: Callable[..., jax.Array] = augment_batch if x.ndim == 4 else augment_features
-        x = apply(augment, key, x)
+    x = make_view(augment, key, as_floats(stored))
     return x if prepare is None else prepare(x)
 
 

@@ -43,7 +43,7 @@ class SemiConfig(NamedTuple):
     encoder: OptimizerConfig = _WRN
     head: OptimizerConfig = _WRN
     schedule: ScheduleConfig = ScheduleConfig("cosine_7_16")
-    ema_decay: float | None = 0.999  # of the average over steps that is evaluated and returned
+    ema_decay: float | None = 0.999  # of the average, of batch statistics too, that is returned
     dtype: Dtype | None = None  # what the encoder computes in; None: as it is
     weak: Pipeline | None = _WEAK
     strong: Pipeline = _STRONG
@@ -79,7 +79,9 @@ def check_semi(config: SemiConfig, name: str = "config") -> None:
             )
     for field in ("decay", "ema_decay"):
         value = getattr(config, field)
-        if value is not None and check_number(value, f"{name}.{field}", least=0) >= 1:
+        if value is None and field == "ema_decay":
+            continue
+        if check_number(value, f"{name}.{field}", least=0) >= 1:
             raise ValueError(f"{name}.{field}: expected a number below 1, found {value!r}")
     for field in ("unlabeled_weight", "fairness_weight"):
         check_number(getattr(config, field), f"{name}.{field}", least=0)

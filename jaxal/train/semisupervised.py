@@ -4,8 +4,7 @@ AS3L (arXiv 2203.04560) is any of the three with a prior pseudo-label for every 
 which is mixed into the targets until the switching point and dropped from there on.
 """
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,26 +21,20 @@ from jaxal.checks import (
     check_finite,
     check_indices,
     check_labels,
+    check_positive,
 )
 from jaxal.records import describe, fingerprint
-from jaxal.train.batches import (
-    Loader,
-    RowBatch,
-    check_images,
-    even_batches,
-    fetcher,
-    make_loader,
-    padded_size,
-    streaming_loader,
-)
+from jaxal.train.batches import check_images, fetcher
 from jaxal.train.checkpoints import open_checkpoint, restore_checkpoint, save_checkpoint
-from jaxal.train.consistency import make_semi_loss
+from jaxal.train.consistency import make_semi_loss, make_view
 from jaxal.train.epochs import check_converging
 from jaxal.train.identity import describe_training
-from jaxal.train.optimizers import OptimizerConfig, make_optimizer
+from jaxal.train.optimizers import make_optimizer
+from jaxal.train.schedules import check_schedule
+from jaxal.train.semi_batches import SemiBatches, make_batches, pass_steps
 from jaxal.train.semi_recipes import SemiConfig, check_semi
 from jaxal.train.step import TrainState, TrainStep, init_state, make_train_step, state_variables
-from jaxal.train.supervised import Prepare, count_classes, with_dtype
+from jaxal.train.supervised import Prepare, as_floats, count_classes, with_dtype
 from jaxal.train.thresholds import (
     Memory,
     flexmatch_thresholds,
@@ -57,7 +50,8 @@ SemiMonitor = Callable[[dict[str, Any], np.ndarray], Mapping[str, float]]
 # The record of the last steps, and variables to predict with, which the next step overwrites.
 OnRecord = Callable[[dict[str, Any], dict[str, Any]], None]
 
-_DRAWN = 1000  # orders of labelled samples that are drawn at once
+_FETCHED = 256  # steps whose metrics are held on the device
+_ROUNDING = 1e-3  # that the sum of shares may be off by
 
 
 class SemiTrained(NamedTuple):
@@ -80,6 +74,7 @@ def train_semi(
     prior: ArrayLike | None = None,
     prepare: Prepare | None = None,
     mesh: Mesh | None = None,
+    stop_at: int | None = None,
     monitor: SemiMonitor | None = None,
     checkpoint: str | Path | None = None,
     on_record: OnRecord | None = None,
@@ -93,10 +88,12 @@ def train_semi(
             key, classifier, variables, images, rows, labels, config=FLEXMATCH_CIFAR10, prior=prior
         )
 
-    Each step sees ``labeled_batch_size`` labelled samples (every one of them equally often, up to
-    one) and ``unlabeled_ratio`` times as many of the pool, in which the labelled ones are too: the
-    pool is gone through in a new order each time, in batches whose sizes differ by one at most. A
-    pool of less is one batch. Weak and strong views are made on the device.
+    Each step sees ``labeled_batch_size`` labelled samples and up to ``unlabeled_ratio`` times as
+    many of the pool, in which the labelled ones are too. Labelled samples fewer than a batch come
+    equally often, up to one; more of them, and the pool, are gone through in a new order each time,
+    in batches whose sizes differ by one at most, and which may be as small as half. A pool of less
+    is one batch. Epochs of the schedule are such passes of the pool. Weak and strong views are made
+    on the device.
 
     Each record of the history has ``step`` (those done), the means over its steps of ``loss``,
     ``supervised_loss``, ``unsupervised_loss``, ``accuracy`` (of the labelled samples),
@@ -119,7 +116,9 @@ def train_semi(
         as `jaxal.as3l.prior_labels` gives; None for the method alone.
       prepare: maps a batch of float32 views to what the network reads; None for them as they are.
       mesh: devices to lay batches over, from `jaxal.sharding.data_mesh`; None for the default one.
-        The result is that of one device up to rounding.
+        The result is that of one device up to rounding, but for networks with dropout.
+      stop_at: stop at the first record at or behind this step, though the schedule and the
+        switching point are those of ``config.steps``; with a checkpoint a later call goes on.
       monitor: numbers for each record, such as the accuracy on a test set.
       checkpoint: a folder to save to after every record; where it holds a training with the same
         arguments (functions are compared by name and bound arguments), it goes on, and ends as if
@@ -127,12 +126,14 @@ def train_semi(
       on_record: called after every record.
 
     Returns:
-      The variables, the pseudo-labels and the history.
+      The variables, the pseudo-labels and the history. Beside the network and an optimiser's state
+      ``O(n)`` are held, with a prior ``O(n · c)``, and images as said above.
 
     Raises:
       ValueError: bad images, rows, labels, prior, variables or configuration, a checkpoint of
         another training, or training that diverges.
     """
+    end = config.steps if stop_at is None else check_positive(stop_at, "stop_at")
     task = _make_task(
         key, classifier, variables, images, labeled, labels, config, prior, prepare, mesh
     )
@@ -144,19 +145,19 @@ def train_semi(
             restored = restore_checkpoint(checkpoint, state, settings)
             state, history = restored.state, restored.record
     done = history[-1]["step"] if history else 0
-    while done < config.steps:
-        end = min(done + config.record_every, config.steps)
-        state, record = _run_steps(task, state, done, end)
+    while done < min(end, config.steps):
+        following = min(done + config.record_every, config.steps)
+        state, record = _run_steps(task, state, done, following)
         current = {name: state_variables(state)[name] for name in variables}
         if monitor is not None:
             found = monitor(current, np.asarray(state.memory.used))
             record |= {name: float(x) for name, x in found.items()}
         history.append(record)
         if checkpoint is not None:
-            save_checkpoint(checkpoint, state, settings, step=end, record=history)
+            save_checkpoint(checkpoint, state, settings, step=following, record=history)
         if on_record is not None:
             on_record(dict(record), current)
-        done = end
+        done = following
     current = {name: jax.tree.map(jnp.array, state_variables(state)[name]) for name in variables}
     return SemiTrained(current, np.asarray(state.memory.used), tuple(history))
 
@@ -166,19 +167,12 @@ class _Task(NamedTuple):
 
     classifier: nn.Module
     config: SemiConfig
-    prepare: Prepare | None
-    mesh: Mesh | None
-    keys: tuple[jax.Array, jax.Array, jax.Array]  # of both orders and the steps
-    load: Loader  # of the pool, with the number of each sample as its label
-    load_labeled: Loader  # of the labelled samples alone
-    load_prior: Loader  # the prior in place of images
-    load_zeros: Loader  # zeros in place of the prior
+    key: jax.Array  # of the steps
+    batches: SemiBatches
     rows: np.ndarray  # [l] int64, labelled
     labels: np.ndarray  # [l] int32
     prior: np.ndarray | None  # [n, c] float32
-    num_images: int
     num_classes: int
-    batch_size: int  # unlabelled samples of a step, at most
     optimizer: optax.GradientTransformation
     step: TrainStep
 
@@ -202,43 +196,66 @@ def _make_task(
         raise ValueError("labeled: expected one labelled sample or more, found none")
     classifier = with_dtype(classifier, config.dtype)
     first = fetcher(images)(np.zeros(1, np.int64))
+    _check_views(config, first)
     num_classes = count_classes(classifier, variables, prepare, first)
     targets = check_labels(labels, num_classes, length=len(rows))
     shares = None if prior is None else _check_prior(prior, n, num_classes)
-    groups = {name: getattr(config, name) for name in variables["params"]}
-    optimizer = _optimizer(config, groups)
-    step = _compiled_step(classifier, _kept(config), prepare, mesh, tuple(groups))
-    label_order, order, steps = jax.random.split(key, 3)
-    numbers, nothing = np.arange(n, dtype=np.int32), np.zeros(num_classes, np.float32)
-    given = nothing[None] if shares is None else shares
+    unlabeled_size = config.labeled_batch_size * config.unlabeled_ratio
+    per_pass = pass_steps(n, unlabeled_size)
+    check_schedule(config.schedule, "config.schedule", epochs=-(-config.steps // per_pass))
+    groups = tuple(variables["params"])
+    order_key, step_key = jax.random.split(key)
     return _Task(
         classifier,
         config,
-        prepare,
-        mesh,
-        (label_order, order, steps),
-        make_loader(images, numbers, mesh),
-        make_loader(fetcher(images)(rows), targets, mesh),
-        streaming_loader(lambda rows: given[rows], numbers, mesh),
-        streaming_loader(
-            lambda rows: np.broadcast_to(nothing, (len(rows), num_classes)), numbers, mesh
+        step_key,
+        make_batches(
+            order_key,
+            images,
+            rows,
+            targets,
+            shares,
+            num_classes,
+            labeled_size=config.labeled_batch_size,
+            unlabeled_size=unlabeled_size,
+            mesh=mesh,
         ),
         rows,
         targets,
         shares,
-        n,
         num_classes,
-        min(n, config.labeled_batch_size * config.unlabeled_ratio),
-        optimizer,
-        step,
+        _optimizer(config, groups, per_pass),
+        _compiled_step(classifier, _kept(config), prepare, mesh, groups),
     )
+
+
+def _check_views(config: SemiConfig, first: np.ndarray) -> None:
+    """Check that both views take the samples, and are of one shape, without computing any."""
+    x = as_floats(jnp.asarray(first))
+    shapes = {}
+    for name in ("weak", "strong"):
+        augment = getattr(config, name)
+        try:
+            viewed = jax.eval_shape(lambda x: make_view(augment, jax.random.key(0), x), x)  # noqa: B023
+        except (TypeError, ValueError) as error:
+            hint = ", such as jaxal.augment.feature_view gives" if x.ndim == 2 else ""
+            raise ValueError(
+                f"config.{name}: expected an augmentation of samples {first.shape[1:]}{hint}: "
+                f"{error}"
+            ) from error
+        shapes[name] = viewed.shape
+    if shapes["weak"] != shapes["strong"]:
+        raise ValueError(
+            f"config.strong: expected views of the weak ones' shape {shapes['weak'][1:]}, found "
+            f"{shapes['strong'][1:]}"
+        )
 
 
 def _check_prior(prior: ArrayLike, n: int, num_classes: int) -> np.ndarray:
     """Check a prior, and bring it to shares ``[n, c]``."""
     found = np.asarray(prior)
     if found.ndim == 1:
-        classes = check_labels(found, num_classes, length=n)
+        classes = check_labels(found, num_classes, "prior", length=n)
         return np.eye(num_classes, dtype=np.float32)[classes]
     if found.shape != (n, num_classes):
         raise ValueError(
@@ -246,8 +263,12 @@ def _check_prior(prior: ArrayLike, n: int, num_classes: int) -> np.ndarray:
             f"{found.shape}"
         )
     check_finite(found, "prior")
-    if (found < 0).any() or not np.allclose(found.sum(1), 1, atol=1e-3):
-        raise ValueError("prior: expected shares of zero or more that sum to 1 in each row")
+    bad = np.flatnonzero((found < 0).any(1) | (np.abs(found.sum(1) - 1) > _ROUNDING))
+    if len(bad):
+        raise ValueError(
+            "prior: expected shares of zero or more that sum to 1 in each row, found "
+            f"{found[bad[0]].tolist()} in row {bad[0]}"
+        )
     return found.astype(np.float32)
 
 
@@ -263,10 +284,13 @@ def _kept(config: SemiConfig) -> SemiConfig:
 
 
 def _optimizer(
-    config: SemiConfig, groups: Mapping[str, OptimizerConfig | None]
+    config: SemiConfig, groups: tuple[str, ...], steps_per_epoch: int
 ) -> optax.GradientTransformation:
     return make_optimizer(
-        groups, config.schedule, steps_per_epoch=config.record_every, total_steps=config.steps
+        {name: getattr(config, name) for name in groups},
+        config.schedule,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=config.steps,
     )
 
 
@@ -292,7 +316,7 @@ def _compiled_step(
         judge=config.judge,
     )
     # Its rates and lengths are those of the state that training starts with.
-    optimizer = _optimizer(config, {name: getattr(config, name) for name in groups})
+    optimizer = _optimizer(config, groups, 1)
     return make_train_step(loss_fn, optimizer, mesh=mesh, ema_decay=config.ema_decay)
 
 
@@ -301,8 +325,8 @@ def _start(task: _Task, variables: Mapping[str, Any]) -> TrainState:
         variables,
         task.optimizer,
         ema=task.config.ema_decay is not None,
-        memory=init_memory(task.num_images, task.num_classes),
-        mesh=task.mesh,
+        memory=init_memory(task.batches.num_images, task.num_classes),
+        mesh=task.batches.mesh,
     )
 
 
@@ -331,13 +355,18 @@ def _run_steps(
     """Train from step ``start`` to ``end`` and record it."""
     config = task.config
     last = round(config.switch * config.steps) if task.prior is not None else 0
-    seen = []
-    for batch in _batches(task, start, end, last):
-        state, metrics = task.step(state, batch, task.keys[2])
+    seen: list[Any] = []
+    sums: dict[str, float] = {}
+    for step, batch in enumerate(task.batches.steps(start, end, last), start + 1):
+        state, metrics = task.step(state, batch, task.key)
         seen.append(metrics)
-    fetched = jax.device_get(seen)
-    means = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
-    rates = f"the head at learning_rate {config.head.learning_rate}"
+        if len(seen) == _FETCHED or step == end:
+            for name in metrics:
+                new = sum(float(x[name]) for x in jax.device_get(seen))
+                sums[name] = sums.get(name, 0.0) + new
+            seen = []
+    means = {name: total / (end - start) for name, total in sums.items()}
+    rates = ", ".join(f"{g} at {getattr(config, g).learning_rate}" for g in state.params)
     check_converging(f"steps {start}..{end - 1}", means["loss"], state, rates)
     unseen = np.setdiff1d(np.arange(task.num_classes), task.labels)
     record = {
@@ -357,44 +386,3 @@ def _thresholds(config: SemiConfig, memory: Memory) -> np.ndarray:
     if config.method == "freematch":
         return np.asarray(freematch_thresholds(memory))
     return np.full(num_classes, config.cutoff)
-
-
-def _batches(task: _Task, start: int, end: int, last: int) -> Iterator[dict[str, dict[str, Any]]]:
-    """Bring the batches of steps ``start..end - 1``, with the prior in those before ``last``."""
-    known, pool = _plan_labeled(task, start, end), _plan_pool(task, start, end)
-    bound = max(last - start, 0)
-    priors = itertools.chain(task.load_prior(pool[:bound]), task.load_zeros(pool[bound:]))
-    for labeled, unlabeled, prior in zip(
-        task.load_labeled(known), task.load(pool), priors, strict=True
-    ):
-        unlabeled["rows"] = unlabeled.pop("labels")
-        yield {"labeled": labeled, "unlabeled": {**unlabeled, "prior": prior["images"]}}
-
-
-def _plan_labeled(task: _Task, start: int, end: int) -> list[RowBatch]:
-    """Say which labelled samples each step sees: all equally often, up to one."""
-    count, batch_size = len(task.rows), task.config.labeled_batch_size
-    turns = np.arange(padded_size(batch_size, task.mesh))
-    plans = []
-    for step in range(start, end):
-        if step == start or step % _DRAWN == 0:
-            key = jax.random.fold_in(task.keys[0], step // _DRAWN)
-            orders = np.asarray(jax.random.uniform(key, (_DRAWN, count))).argsort(1, kind="stable")
-        plans.append(RowBatch(orders[step % _DRAWN][turns % count], turns < batch_size))
-    return plans
-
-
-def _plan_pool(task: _Task, start: int, end: int) -> list[RowBatch]:
-    """Say which samples of the pool each step sees: all in turn, in a new order each time."""
-    per_pass = -(-task.num_images // task.batch_size)
-    plans: list[RowBatch] = []
-    for step in range(start, end):
-        if step == start or step % per_pass == 0:
-            batches = even_batches(
-                jax.random.fold_in(task.keys[1], step // per_pass),
-                np.arange(task.num_images),
-                train_batch_size=task.batch_size,
-                step_rows=padded_size(task.batch_size, task.mesh),
-            )
-        plans.append(batches[step % per_pass])
-    return plans

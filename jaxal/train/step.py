@@ -166,6 +166,8 @@ def make_train_step(
                 raise ValueError(f"accumulate: expected 1 with a memory, found {accumulate}")
             batch = {**batch, "memory": state.memory}
         loss, aux, grads = _gradient(loss_fn, state, batch, key, accumulate, mesh)
+        if (aux.memory is None) != (state.memory is None):
+            raise ValueError("loss_fn: expected Aux.memory just if the state has a memory")
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         moved = TrainState(state.step + 1, params, aux.batch_stats, opt_state, memory=aux.memory)

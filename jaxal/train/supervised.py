@@ -39,9 +39,9 @@ View = Callable[[jax.Array, dict[str, jax.Array]], dict[str, jax.Array]]
 
 
 def as_floats(x: jax.Array) -> jax.Array:
-    """Turn uint8 levels into 0..1, and give features, which are floats, as they are."""
+    """Turn uint8 images to float32 in 0..1, and features of any other dtype to float32."""
     x = jnp.asarray(x)
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32) / 255
+    return x.astype(jnp.float32) / (255 if x.dtype == jnp.uint8 else 1)
 
 
 def with_dtype(classifier: nn.Module, dtype: str | None) -> nn.Module:
@@ -212,7 +212,7 @@ def compiled_view(augment: Pipeline | None, prepare: Prepare | None, mesh: Mesh 
     """
 
     def view(key: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        images = batch["images"].astype(jnp.float32) / 255
+        images = as_floats(batch["images"])
         if augment is not None:
             images = augment_batch(augment, key, images)
         return {**batch, "images": images if prepare is None else prepare(images)}

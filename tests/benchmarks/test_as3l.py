@@ -66,6 +66,7 @@ def test_all_ways_are_run_and_reported(ran):
     text = (ran / "table.md").read_text()
     for part in ("flexmatch + prior", "Classes with a label", "base's accuracy", "after 4 steps"):
         assert part in text
+    assert "as3l_embedding, soft" in text
     assert (ran / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -81,6 +82,23 @@ def test_goes_on_with_what_is_there(ran, given, capsys):
 
 
 @pytest.mark.slow
+def test_trainings_stopped_early_go_on_to_the_same_end(ran, given, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "out")]
+    assert main([*given, *out, "--stop-at", "2"]) == 0
+    rows = lines_of(tmp_path / "out" / "results.csv")
+    assert {row["steps"] for row in rows} == {"2"}
+    capsys.readouterr()
+    assert main([*given, *out, "--resume"]) == 0
+    assert "4 trainings of 4 steps" in capsys.readouterr().out
+    for name in ("accuracy", "pseudo_accuracy", "steps"):
+        expected = [row[name] for row in lines_of(ran / "results.csv")]
+        assert [row[name] for row in lines_of(tmp_path / "out" / "results.csv")] == expected
+    assert not list((tmp_path / "out" / "runs").glob("*/settings.json"))
+    assert main([*given, "--minutes", "1e-6", "--out", str(tmp_path / "timed")]) == 0
+    assert {row["steps"] for row in lines_of(tmp_path / "timed" / "results.csv")} == {"2"}
+
+
+@pytest.mark.slow
 def test_images_are_trained_on(tmp_path):
     assert main([*IMAGES, "--out", str(tmp_path / "out")]) == 0
     assert len(lines_of(tmp_path / "out" / "results.csv")) == 4
@@ -90,8 +108,11 @@ def test_images_are_trained_on(tmp_path):
 @pytest.mark.slow
 def test_methods_and_oracles_are_named(given, tmp_path):
     ways = ["--selections", "class-balanced", "--methods", "fixmatch", "freematch"]
+    ways += ["--hard-prior", "--anchors", "cifar10", "--budgets", "10"]
     assert main([*given, *ways, "--out", str(tmp_path / "out")]) == 0
-    assert "class-balanced (oracle)" in (tmp_path / "out" / "table.md").read_text()
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "class-balanced (oracle)" in text and "**" not in text
+    assert "the likeliest class" in text and "AS3L 84.10" in text
     assert {row["covered"] for row in lines_of(tmp_path / "out" / "results.csv")} == {"4"}
 
 
@@ -109,6 +130,8 @@ def test_says_what_it_would_take(given, tmp_path, capsys):
         (["--budgets", "61"], "--budgets"),
         (["--seeds", "0"], "--seeds"),
         (["--cutoff", "2"], "options.cutoff"),
+        (["--stop-at", "0"], "--stop-at"),
+        (["--minutes", "0"], "--minutes"),
         (["--dataset", "digits"], "--dataset: expected none beside --features"),
     ],
 )
@@ -118,10 +141,8 @@ def test_bad_options_are_named(flags, message, given, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 def test_large_scales_want_weights(tmp_path, capsys):
-    given = ["as3l", "--dataset", "digits", "--encoder", "conv4", "--size", "16", "--width", "4"]
-    assert main([*given, "--scale", "gpu", "--out", str(tmp_path / "out")]) == 2
+    assert main(["as3l", "--scale", "gpu", "--out", str(tmp_path / "out")]) == 2
     assert "--weights: expected" in capsys.readouterr().err
 
 

@@ -27,7 +27,7 @@ def pool(data):
 
 @pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "random"])
 def test_all_but_random_cover_separate_blobs(name, data, pool):
-    rows = choose(name, KEY, pool, 4)
+    rows = choose(name, KEY, pool, 4, data.labels)
     assert len(set(data.labels[rows])) >= 3
     assert len(set(rows.tolist())) == 4
 

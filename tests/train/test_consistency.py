@@ -49,31 +49,67 @@ def batch(prior, seed=0):
     }
 
 
-def transcription(params, given, *, cutoff, weight, targets, judge):
-    """Compute FixMatch's loss with a prior, one sample at a time."""
-    kernel = np.asarray(params["head"]["output"]["kernel"], float)
-    bias = np.asarray(params["head"]["output"]["bias"], float)
-    labeled, unlabeled = given["labeled"], given["unlabeled"]
+class Transcription:
+    """The three methods with a prior, one sample at a time."""
 
-    def probs(x):
-        return softmax(np.asarray(x, float) @ kernel + bias)
+    def __init__(self, params, method, *, cutoff, decay, weight, fairness, targets, judge):
+        self.kernel = np.asarray(params["head"]["output"]["kernel"], float)
+        self.bias = np.asarray(params["head"]["output"]["bias"], float)
+        self.method, self.cutoff, self.decay = method, cutoff, decay
+        self.weight, self.fairness, self.targets, self.judge = weight, fairness, targets, judge
+        self.confident, self.used = [-1] * N, [-1] * N
+        self.time, self.model, self.histogram = 1 / C, np.full(C, 1 / C), np.full(C, 1 / C)
 
-    known = probs(labeled["images"])
-    supervised = np.mean([-np.log(known[i, labeled["labels"][i]]) for i in range(3)])
-    weakly, strongly = probs(unlabeled["images"]), probs(unlabeled["images"] + 0.5)
-    total, used, classes = 0.0, 0, {}
-    for i in range(6):
-        prior = np.asarray(unlabeled["prior"][i], float)
-        mixed = (prior + weakly[i]) / (prior.sum() + 1)
-        judged = mixed if judge == "posterior" else weakly[i]
-        if judged.max() < cutoff:
-            continue
-        hard = np.eye(C)[mixed.argmax()]
-        aim = mixed if targets == "soft" and prior.any() else hard
-        total += -(aim * np.log(strongly[i])).sum()
-        used += 1
-        classes[int(unlabeled["rows"][i])] = int(mixed.argmax())
-    return supervised, total / 6, supervised + weight * total / 6, used / 6, classes
+    def probs(self, x):
+        return softmax(np.asarray(x, float) @ self.kernel + self.bias)
+
+    def thresholds(self, judged):
+        if self.method == "fixmatch":
+            return [self.cutoff] * C
+        if self.method == "flexmatch":
+            counts = [self.confident.count(c) for c in range(-1, C)]
+            shares = [count / max(counts) for count in counts[1:]]
+            return [self.cutoff * share / (2 - share) for share in shares]
+        self.time = self.decay * self.time + (1 - self.decay) * judged.max(1).mean()
+        self.model = self.decay * self.model + (1 - self.decay) * judged.mean(0)
+        counts = np.bincount(judged.argmax(1), minlength=C)
+        self.histogram = self.decay * self.histogram + (1 - self.decay) * counts / counts.sum()
+        return self.time * self.model / self.model.max()
+
+    def spread(self, kept):
+        shares = np.bincount(kept.argmax(1), minlength=C) / len(kept)
+        mean = kept.mean(0)
+        found = np.array([mean[c] / shares[c] if shares[c] > 0 else 0 for c in range(C)])
+        expected = self.model / self.histogram
+        expected, found = expected / expected.sum(), found / found.sum()
+        return sum(expected[c] * np.log(found[c] + 1e-12) for c in range(C))
+
+    def step(self, given):
+        labeled, unlabeled = given["labeled"], given["unlabeled"]
+        known = self.probs(labeled["images"])
+        supervised = np.mean([-np.log(known[i, labeled["labels"][i]]) for i in range(3)])
+        weakly = self.probs(unlabeled["images"])[:6]
+        strongly = self.probs(unlabeled["images"] + 0.5)[:6]
+        prior = np.asarray(unlabeled["prior"], float)[:6]
+        mixed = (prior + weakly) / (prior.sum(1, keepdims=True) + 1)
+        judged = mixed if self.judge == "posterior" else weakly
+        thresholds = self.thresholds(judged)
+        total, kept = 0.0, []
+        for i in range(6):
+            row = int(unlabeled["rows"][i])
+            if self.method == "flexmatch" and judged[i].max() >= self.cutoff:
+                self.confident[row] = int(judged[i].argmax())
+            if judged[i].max() < thresholds[judged[i].argmax()]:
+                continue
+            hard = np.eye(C)[mixed[i].argmax()]
+            aim = mixed[i] if self.targets == "soft" and prior[i].any() else hard
+            total += -(aim * np.log(strongly[i])).sum()
+            kept.append(strongly[i])
+            self.used[row] = int(mixed[i].argmax())
+        loss = supervised + self.weight * total / 6
+        if self.method == "freematch" and kept:
+            loss += self.fairness * self.spread(np.array(kept))
+        return supervised, total / 6, loss, len(kept) / 6
 
 
 PRIORS = {
@@ -84,58 +120,81 @@ PRIORS = {
 }
 
 
-@pytest.mark.parametrize("targets", ["soft", "hard"])
-@pytest.mark.parametrize("judge", ["prediction", "posterior"])
-@pytest.mark.parametrize("prior", PRIORS)
-def test_the_loss_equals_a_transcription(prior, targets, judge):
-    given = batch(PRIORS[prior].astype(np.float32))
+OPTIONS = {"cutoff": 0.45, "decay": 0.6, "targets": "soft", "judge": "prediction"}
+
+
+def start():
     params = NET.init(KEY, np.zeros((1, D), np.float32))["params"]
+    params["head"]["output"]["bias"] = jnp.array([0.3, -0.2, 0.1])
+    return params
+
+
+@pytest.mark.parametrize("method", ["fixmatch", "flexmatch", "freematch"])
+@pytest.mark.parametrize(
+    ("targets", "judge", "prior"),
+    [
+        ("soft", "prediction", "none"),
+        ("soft", "prediction", "some"),
+        ("soft", "posterior", "soft"),
+        ("hard", "prediction", "soft"),
+        ("hard", "posterior", "hard"),
+    ],
+)
+def test_losses_and_memory_equal_a_transcription(method, targets, judge, prior):
+    params = start()
+    options = OPTIONS | {"targets": targets, "judge": judge}
+    loss_fn = make_semi_loss(
+        NET,
+        method,
+        weak=None,
+        strong=shifted,
+        unlabeled_weight=0.7,
+        fairness_weight=0.4,
+        **options,
+    )
+    expected = Transcription(params, method, weight=0.7, fairness=0.4, **options)
+    memory, rates = init_memory(N, C), []
+    for seed in range(4):
+        given = batch(PRIORS[prior].astype(np.float32), seed)
+        arrays = jax.tree.map(jnp.asarray, given | {"memory": memory})
+        loss, aux = loss_fn(params, {}, arrays, KEY)
+        memory = aux.memory
+        supervised, unsupervised, whole, rate = expected.step(given)
+        np.testing.assert_allclose(loss, whole, rtol=1e-5)
+        np.testing.assert_allclose(aux.metrics["supervised_loss"], supervised, rtol=1e-5)
+        np.testing.assert_allclose(aux.metrics["unsupervised_loss"], unsupervised, rtol=1e-5)
+        np.testing.assert_allclose(aux.metrics["mask_rate"], rate, rtol=1e-6)
+        np.testing.assert_array_equal(memory.used, expected.used)
+        np.testing.assert_array_equal(memory.confident, expected.confident)
+        np.testing.assert_allclose(memory.mean_confidence, expected.time, rtol=1e-5)
+        np.testing.assert_allclose(memory.mean_probs, expected.model, rtol=1e-5)
+        np.testing.assert_allclose(memory.histogram, expected.histogram, rtol=1e-5)
+        rates.append(rate)
+    assert max(rates) > 0
+
+
+def test_weak_views_have_no_gradient():
+    # All that the kernel can learn of unlabelled samples comes through weak views: strong ones are
+    # zeros, whose logits are the bias.
+    params = start()
     loss_fn = make_semi_loss(
         NET,
         "fixmatch",
         weak=None,
-        strong=shifted,
-        cutoff=0.45,
-        decay=0.9,
-        unlabeled_weight=0.7,
-        fairness_weight=1.0,
-        targets=targets,
-        judge=judge,
+        strong=lambda key, x: 0 * x,
+        unlabeled_weight=1.0,
+        fairness_weight=0.0,
+        **OPTIONS | {"cutoff": 0.0},
     )
-    loss, aux = loss_fn(params, {}, jax.tree.map(jnp.asarray, given), KEY)
-    supervised, unsupervised, whole, rate, classes = transcription(
-        params, given, cutoff=0.45, weight=0.7, targets=targets, judge=judge
-    )
-    np.testing.assert_allclose(loss, whole, rtol=1e-5)
-    np.testing.assert_allclose(aux.metrics["supervised_loss"], supervised, rtol=1e-5)
-    np.testing.assert_allclose(aux.metrics["unsupervised_loss"], unsupervised, rtol=1e-5)
-    np.testing.assert_allclose(aux.metrics["mask_rate"], rate, rtol=1e-6)
-    expected = [classes.get(row, -1) for row in range(N)]
-    np.testing.assert_array_equal(aux.memory.used, expected)
-    assert 0 < rate
+    given = jax.tree.map(jnp.asarray, batch(PRIORS["soft"]))
 
+    def gradient(given):
+        found = jax.grad(lambda p: loss_fn(p, {}, given, KEY)[0])(params)
+        return found["head"]["output"]["kernel"]
 
-def test_weak_views_have_no_gradient():
-    given = jax.tree.map(jnp.asarray, batch(PRIORS["none"]))
-    params = NET.init(KEY, np.zeros((1, D), np.float32))["params"]
-    options = {"cutoff": 0.0, "decay": 0.9, "fairness_weight": 0.0}
-    options |= {"targets": "soft", "judge": "prediction", "unlabeled_weight": 1.0}
-
-    def gradient(strong, weak):
-        loss_fn = make_semi_loss(NET, "fixmatch", weak=weak, strong=strong, **options)
-        return jax.grad(lambda p: loss_fn(p, {}, given, KEY)[0])(params)
-
-    # A strong view of zeros: all that is left of the unlabelled samples' gradient is the bias's.
-    zero = gradient(lambda key, x: 0 * x, None)
-    twice = gradient(lambda key, x: 0 * x, lambda key, x: x)
-    np.testing.assert_array_equal(
-        zero["head"]["output"]["kernel"], twice["head"]["output"]["kernel"]
-    )
+    with_pool = gradient(given)
     given["unlabeled"]["mask"] = jnp.zeros(7, bool)
-    alone = gradient(lambda key, x: 0 * x, None)
-    np.testing.assert_allclose(
-        zero["head"]["output"]["kernel"], alone["head"]["output"]["kernel"], atol=1e-7
-    )
+    np.testing.assert_allclose(with_pool, gradient(given), atol=1e-7)
 
 
 def test_posterior_and_losses_by_hand():

@@ -7,11 +7,13 @@ import pytest
 from sklearn.datasets import load_digits
 
 from jaxal.augment.features import feature_view
+from jaxal.augment.presets import weak
 from jaxal.data import from_arrays
 from jaxal.models.classifier import Classifier
 from jaxal.models.heads import DenseHead
 from jaxal.train.evaluate import evaluate, make_apply
 from jaxal.train.optimizers import OptimizerConfig
+from jaxal.train.schedules import ScheduleConfig
 from jaxal.train.semi_recipes import SemiConfig
 from jaxal.train.semisupervised import train_semi
 
@@ -92,7 +94,7 @@ def test_clusters_are_learned(method):
     config = CONFIG._replace(method=method, steps=150, record_every=50)
     found = train(config)
     apply = make_apply(NET, found.variables)
-    assert evaluate(apply, X, Y, C).accuracy == 1
+    assert evaluate(apply, X, Y, C).accuracy > 0.95
     assert [record["step"] for record in found.history] == [50, 100, 150]
     for record in found.history:
         assert record["with_prior"] == 0
@@ -209,10 +211,39 @@ def test_a_pool_smaller_than_a_batch_is_one_batch():
     assert found.history[0]["mask_rate"] == 1
 
 
-def test_more_labels_than_a_batch_all_have_their_turn():
+def test_more_labels_than_a_batch_are_trained_on():
     config = CONFIG._replace(labeled_batch_size=2, steps=40, record_every=40, unlabeled_weight=0.0)
     found = train(config, rows=np.arange(60), labels=Y)
     assert evaluate(make_apply(NET, found.variables), X, Y, C).accuracy > 0.9
+
+
+def test_a_training_can_stop_early_and_go_on(tmp_path):
+    steps = []
+
+    def told(record, _):
+        steps.append(record["step"])
+
+    first = train(checkpoint=tmp_path / "c", stop_at=4, on_record=told)
+    assert steps == [5] and first.history[-1]["step"] == 5
+    found = train(checkpoint=tmp_path / "c", on_record=told)
+    assert steps == [5, 10, 12]
+    assert_same(found, train())
+
+
+def test_integer_features_are_not_taken_for_pixels():
+    whole = np.round(10 * X)
+    assert_same(train(images=whole.astype(np.int64)), train(images=whole))
+
+
+def test_the_prior_of_a_sample_is_its_own():
+    # One step, all weight on pseudo-labels that the prior decides.
+    config = CONFIG._replace(
+        steps=1, record_every=1, unlabeled_ratio=50, cutoff=0.0, method="fixmatch", switch=1.0,
+        encoder=RATE._replace(learning_rate=1e-6), head=RATE._replace(learning_rate=1e-6),
+    )  # fmt: skip
+    sure = np.random.default_rng(0).integers(0, C, 60)
+    found = train(config, prior=sure, images=X * 1e-3)
+    np.testing.assert_array_equal(found.pseudo_labels, sure)
 
 
 def test_classes_without_label_are_told():
@@ -236,15 +267,30 @@ def test_equal_samples_are_trained_on():
         ({"labels": [0, 1]}, "labels"),
         ({"labels": [0, 1, 2, 3, 4]}, "labels"),
         ({"images": np.full((60, 6), np.nan)}, "images"),
-        ({"images": np.zeros((60, 6, 6))}, "images: expected uint8"),
+        ({"images": np.zeros((60, 6, 6))}, r"images: expected uint8 .*, features \[n, d\]"),
+        ({"images": X.tolist()}, "images: expected uint8 .*, found list"),
+        ({"images": np.zeros((60, 6), np.uint8)}, "images: expected features of another dtype"),
+        ({"stop_at": 0}, "stop_at"),
+        (
+            {"config": CONFIG._replace(weak=weak())},
+            r"config.weak: expected an augmentation of samples \(6,\), such as .*feature_view",
+        ),
+        (
+            {"config": CONFIG._replace(strong=lambda key, x: x[:3])},
+            r"config.strong: expected views of the weak ones' shape \(6,\), found \(3,\)",
+        ),
+        (
+            {"config": CONFIG._replace(schedule=ScheduleConfig("cosine", warmup_epochs=9))},
+            "config.schedule.warmup_epochs: expected less than the 2 epochs",
+        ),
         ({"prior": np.zeros((60, 3))}, r"prior: expected \[60\] classes or shares \[60, 4\]"),
-        ({"prior": np.zeros((60, 4))}, "prior: expected shares of zero or more that sum to 1"),
+        ({"prior": np.zeros((60, 4))}, r"prior: .* sum to 1 in each row, found \[0.0, .* in row 0"),
         ({"prior": np.full((60, 4), np.nan)}, "prior"),
-        ({"prior": np.full(60, 4)}, "4"),
+        ({"prior": np.full(60, 4)}, "prior: expected labels in 0..3"),
         ({"config": CONFIG._replace(steps=0)}, "config.steps"),
         (
             {"config": CONFIG._replace(head=OptimizerConfig(learning_rate=1e38))},
-            r"diverged in steps 0..4 .* with the head at learning_rate 1e\+38",
+            r"diverged in steps 0..4 .* with head at 1e\+38",
         ),
     ],
 )
