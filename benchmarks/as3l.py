@@ -90,6 +90,7 @@ _CHANGES = {
     "record_every": "record_every",
     "dtype": "dtype",
 }
+_NORM = 4.0  # mean, of features that are trained on
 _FEW = 2000  # images
 _RESIDENT = 2 * 10**9  # bytes
 _LONG = 120.0  # seconds of a training that is worth saving as it goes
@@ -315,8 +316,9 @@ def _make_job(
     labels, test_labels = np.asarray(images.train.labels), np.asarray(images.test.labels)
     mesh = find_mesh()
     if args.features is not None:
-        features, test = _scaled(load_array(args.features), load_array(args.test_features))
-        data: tuple[Any, Any, Any] = features, test, None
+        files = load_array(args.features), load_array(args.test_features)
+        data: tuple[Any, Any, Any] = (*_scaled(_NORM, *files), None)
+        features = _scaled(1, files[0])[0]
         module: Any = Adapter()
         variables = dict(module.init(jax.random.key(0), jnp.zeros((1, features.shape[1]))))
     else:
@@ -328,7 +330,7 @@ def _make_job(
             network = ImageNetwork(
                 module, variables, images.train, images.num_classes, prepare, mesh=mesh
             )
-            features = _scaled(np.asarray(network.embed(None, args.out / f"{_FEATURES}.npy")))[0]
+            features = _scaled(1, np.asarray(network.embed(None, args.out / f"{_FEATURES}.npy")))[0]
     none = np.zeros(0, np.int64)
     pool = Pool(features, images.num_classes, none, none)
     return Job(
@@ -355,11 +357,11 @@ def _resident(source: Any, few: bool) -> Any:
     return source.load(np.arange(len(source))) if size <= _RESIDENT else source
 
 
-def _scaled(*features: np.ndarray) -> list[np.ndarray]:
-    """Scale features so that the first ones have a mean norm of 1."""
+def _scaled(norm: float, *features: np.ndarray) -> list[np.ndarray]:
+    """Scale features so that the first ones have this mean norm."""
     arrays = [np.asarray(x, np.float32) for x in features]
-    norm = np.linalg.norm(arrays[0], axis=1).mean()
-    return [x / np.float32(norm if norm > 0 else 1) for x in arrays]
+    found = np.linalg.norm(arrays[0], axis=1).mean()
+    return [x * np.float32(norm / found if found > 0 else 1) for x in arrays]
 
 
 def _open(args: argparse.Namespace, images: Images, encoder: LoadedEncoder) -> None:

@@ -22,6 +22,11 @@ _SMALL = SemiConfig(
 )
 
 
+# On given features the residual layer learns slowly, so that what the head says early is not taken
+# for the truth.
+_ADAPTER_RATE = 0.001
+
+
 class Scale(NamedTuple):
     """What a scale stands for, where the command line says nothing else."""
 
@@ -94,4 +99,6 @@ def fill_in(args: argparse.Namespace) -> argparse.Namespace:
         given["minutes"] = scale.minutes
     if args.anchors is None and args.dataset in ANCHORS:
         given["anchors"] = args.dataset
+    if args.learning_rate is None and features:
+        given["learning_rate"] = _ADAPTER_RATE
     return argparse.Namespace(**given)

@@ -47,7 +47,7 @@ class RowBatch(NamedTuple):
     mask: np.ndarray  # [b] bool, False for padding
 
 
-# Batches of rows to batches of {"images": uint8 [b, h, w, c], "labels": int32 [b], "mask"}.
+# Batches of rows to batches of {"images": [b, ...] as they are given, "labels": int32 [b], "mask"}.
 Loader = Callable[[Iterable[RowBatch]], Iterator[dict[str, Any]]]
 
 
@@ -192,7 +192,7 @@ def fetcher(images: Any) -> Callable[[np.ndarray], np.ndarray]:
       images: see `check_images`.
 
     Returns:
-      ``fetch(rows [k]) -> uint8 [k, h, w, c]``, on the host.
+      ``fetch(rows [k]) -> [k, ...]``, uint8 images or features, on the host.
     """
     if isinstance(images, ImageSource):
         return images.load
@@ -203,7 +203,7 @@ def make_loader(images: Any, labels: np.ndarray, mesh: Mesh | None) -> Loader:
     """Choose a loader: arrays are kept on the devices, images of a source loaded when needed.
 
     Args:
-      images: ``[n, h, w, c]`` uint8, or an `ImageSource` of n images.
+      images: ``[n, h, w, c]`` uint8, features ``[n, d]``, or an `ImageSource` of n images.
       labels: ``[n]`` int32.
       mesh: devices to lay batches over; None for the default one.
 

@@ -26,7 +26,7 @@ from jaxal.train.supervised import Prepare, as_floats
 
 __all__ = ["Apply", "Evaluation", "evaluate", "evaluate_logits", "logits_of", "make_apply"]
 
-# Images uint8 [n, h, w, c] to logits [n, c], row by row.
+# Images uint8 [n, h, w, c], or features [n, d], to logits [n, c], row by row.
 Apply = Callable[[jax.Array], jax.Array]
 
 
@@ -54,8 +54,8 @@ def evaluate(
     """Evaluate a classifier on images, a chunk at a time.
 
     Args:
-      apply: maps uint8 ``[chunk, h, w, c]`` to logits ``[chunk, c]``, row by row, as `make_apply`
-        gives it; jit it. It sees one shape.
+      apply: maps uint8 ``[chunk, h, w, c]``, or features, to logits ``[chunk, c]``, row by row, as
+        `make_apply` gives it; jit it. It sees one shape.
       images: ``[n, h, w, c]`` uint8 or features ``[n, d]``, NumPy or memory-mapped; or an
         `ImageSource`, the next chunk of which is loaded meanwhile.
       labels: ``[n]`` int, in 0..num_classes-1; None for those of the source.
@@ -146,7 +146,7 @@ def make_apply(
         images as they are. Passing the same function again saves its compilation.
 
     Returns:
-      The compiled function from uint8 images to logits.
+      The compiled function from uint8 images, or features, to logits.
     """
     return lambda images: _forward(
         variables, _prepared(images, prepare=prepare), classifier=classifier

@@ -26,7 +26,7 @@ def describe_training(
       keys: of its randomness.
       module: what is trained.
       variables: that it starts from.
-      images: ``[n, h, w, c]`` uint8, or an `ImageSource`.
+      images: ``[n, h, w, c]`` uint8, features ``[n, d]``, or an `ImageSource`.
       config: a NamedTuple of numbers, names and functions.
       **others: functions, and what JSON can hold.
 
