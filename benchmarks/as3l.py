@@ -317,8 +317,9 @@ def _make_job(
     mesh = find_mesh()
     if args.features is not None:
         files = load_array(args.features), load_array(args.test_features)
-        data: tuple[Any, Any, Any] = (*_scaled(_NORM, *files), None)
-        features = _scaled(1, files[0])[0]
+        train, test = _scaled(_NORM, *files)
+        data: tuple[Any, Any, Any] = train, test, None
+        features = train / np.float32(_NORM)
         module: Any = Adapter()
         variables = dict(module.init(jax.random.key(0), jnp.zeros((1, features.shape[1]))))
     else:
