@@ -38,7 +38,7 @@ class SemiConfig(NamedTuple):
     decay: float = 0.999  # of FreeMatch's moving means
     fairness_weight: float = 0.01  # of FreeMatch
     switch: float = 0.3  # share of the steps in which the prior is mixed in
-    targets: Targets = "soft"  # in that time: the mixed probabilities, or their likeliest class
+    targets: Targets = "hard"  # in that time: the likeliest class, or the mixed probabilities
     judge: Judge = "prediction"  # whose largest probability is held against the threshold then
     encoder: OptimizerConfig = _WRN
     head: OptimizerConfig = _WRN
