@@ -3,7 +3,6 @@
 import argparse
 import functools
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from benchmarks.as3l_scales import ANCHORS, SCALES, fill_in
 from benchmarks.asvp_features import add_features, open_features
 from benchmarks.data import load_array
 from benchmarks.finetune_runs import prepare_images
-from benchmarks.folder import check_folder, make_folder
+from benchmarks.folder import RUNS, feature_files, make_folder, open_described
 from benchmarks.image_encoders import (
     LoadedEncoder,
     add_encoder,
@@ -76,7 +75,6 @@ that looks at all labels. Writes results.csv, history.csv, table.md and curves.p
 --out, and saves each training as it goes; --resume goes on."""
 
 _OWN = ("results.csv", "history.csv", "table.md", "curves.png")
-_SETTINGS, _RUNS = "settings.json", "runs"
 _FEATURES = "features"
 # What the command line changes of a configuration.
 _CHANGES = {
@@ -203,7 +201,7 @@ def main(args: argparse.Namespace) -> int:
     seconds = time_step(job)
     job = job._replace(stop_at=_stop_at(args, config, seconds * len(runs)))
     steps = config.steps if job.stop_at is None else job.stop_at
-    left = sum(args.plan or not is_done(job, run, args.out / _RUNS) for run in runs)
+    left = sum(args.plan or not is_done(job, run, args.out / RUNS) for run in runs)
     print(
         f"{left} trainings of {steps:,} steps of {seconds:.3g} s: "
         f"{describe_time(seconds * steps * left)} on {describe_device()}, choices and tests apart",
@@ -366,34 +364,14 @@ def _scaled(norm: float, *features: np.ndarray) -> list[np.ndarray]:
 
 
 def _open(args: argparse.Namespace, images: Images, encoder: LoadedEncoder) -> None:
-    """Make the folder ready, or refuse it; what runs depend on each of them checks by itself."""
-    out = args.out
-    check_folder(out, (_SETTINGS, _RUNS))
-    if args.overwrite:
-        ends = (".npy", ".npy.json", ".json", ".partial.npy")
-        for name in (*_OWN, _SETTINGS, "encoder.npz", *(f"{_FEATURES}{end}" for end in ends)):
-            (out / name).unlink(missing_ok=True)
-        shutil.rmtree(out / _RUNS, ignore_errors=True)
-    make_folder(out)
     about = {
         "encoder": encoder_settings(encoder),
         "images": images.train.describe(),
         "test": None if images.test is None else images.test.describe(),
     }
-    settings = json.loads(json.dumps(describe(about)))
-    path = out / _SETTINGS
-    if not path.exists():
-        path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    found = json.loads(path.read_text(encoding="utf-8"))
-    differing = [name for name in settings if found.get(name) != settings[name]]
-    if differing:
-        raise ValueError(
-            f"{out}: holds results of other {' and '.join(differing)}; choose another --out, or "
-            "pass --overwrite"
-        )
-    if (out / _RUNS).exists() and not args.resume:
-        raise ValueError(f"{out}: holds results; pass --resume to go on with them, or --overwrite")
-    make_folder(out / _RUNS)
+    own = (*_OWN, "encoder.npz", *feature_files(_FEATURES))
+    open_described(args.out, about, own, resume=args.resume, overwrite=args.overwrite)
+    make_folder(args.out / RUNS)
 
 
 def _run_all(out: Path, job: Job, runs: Sequence[Run], *, tell: bool) -> list[Outcome]:
@@ -402,10 +380,10 @@ def _run_all(out: Path, job: Job, runs: Sequence[Run], *, tell: bool) -> list[Ou
     chosen: dict[tuple[str, int, int], Choice] = {}
     for i, run in enumerate(runs):
         key = run.selection, run.num_labels, run.seed
-        if key not in chosen and not is_done(job, run, out / _RUNS):
+        if key not in chosen and not is_done(job, run, out / RUNS):
             chosen = {key: make_choice(job, run)}
         told = functools.partial(_tell, run) if tell else None
-        outcome = run_one(job, run, out / _RUNS, chosen.get(key), told)
+        outcome = run_one(job, run, out / RUNS, chosen.get(key), told)
         outcomes.append(outcome)
         write_csv([o.row._asdict() for o in outcomes], out / "results.csv")
         write_csv([line for o in outcomes for line in _history(o)], out / "history.csv")

@@ -3,7 +3,7 @@
 import argparse
 from typing import NamedTuple
 
-from jaxal.models.saved import is_saved
+from benchmarks.scales import Origin, fill_origin
 from jaxal.train.optimizers import OptimizerConfig
 from jaxal.train.semi_recipes import FLEXMATCH_CIFAR10, SemiConfig
 
@@ -30,40 +30,28 @@ _ADAPTER_RATE, _FEATURE_SWITCH = 0.001, 1.0
 class Scale(NamedTuple):
     """What a scale stands for, where the command line says nothing else."""
 
-    dataset: str
-    encoder: str
-    size: int
+    origin: Origin
     budgets: tuple[int, ...]
     seeds: int
     config: SemiConfig
-    width: int | None = None
     dtype: str | None = None
     minutes: float | None = None  # of all trainings, which stop early for it
 
 
+_DIGITS = Origin("digits", "conv4", 16, width=32)
+_CIFAR10 = Origin("cifar10", "wrn_28_2", 32)
 SCALES = {
-    "smoke": Scale(
-        "digits", "conv4", 16, (10,), 1, _SMALL._replace(steps=100, record_every=25), width=32
-    ),
-    "cpu": Scale("digits", "conv4", 16, (10, 20, 40, 100), 3, _SMALL, width=32),
+    "smoke": Scale(_DIGITS, (10,), 1, _SMALL._replace(steps=100, record_every=25)),
+    "cpu": Scale(_DIGITS, (10, 20, 40, 100), 3, _SMALL),
     "gpu": Scale(
-        "cifar10",
-        "wrn_28_2",
-        32,
+        _CIFAR10,
         (10, 40),
         1,
         FLEXMATCH_CIFAR10._replace(steps=2**16, record_every=250),
         dtype="bfloat16",
         minutes=10.0,
     ),
-    "paper": Scale(
-        "cifar10",
-        "wrn_28_2",
-        32,
-        (10, 20, 40, 100),
-        3,
-        FLEXMATCH_CIFAR10._replace(targets="soft"),
-    ),
+    "paper": Scale(_CIFAR10, (10, 20, 40, 100), 3, FLEXMATCH_CIFAR10._replace(targets="soft")),
 }
 # Published accuracies in percent, by data set and number of labels; FixMatch's and FlexMatch's are
 # TorchSSL's, means of 3 seeds after 2^20 steps, by WRN-28-2 on CIFAR-10 and WRN-28-8 on CIFAR-100.
@@ -85,17 +73,8 @@ ANCHORS: dict[str, dict[int, str]] = {
 def fill_in(args: argparse.Namespace) -> argparse.Namespace:
     """Fill in what the scale says."""
     scale = SCALES[args.scale]
-    given = dict(vars(args))
+    given = fill_origin(args, scale.origin)
     features = args.features or args.test_features
-    if not (args.dataset or args.folder or args.images or features):
-        given["dataset"] = scale.dataset
-    # What pretrain wrote says of what encoder it is.
-    told = features or (args.weights is not None and is_saved(args.weights))
-    if args.encoder is None and not told:
-        given["encoder"] = scale.encoder
-        for name in ("size", "width"):
-            if given[name] is None:
-                given[name] = getattr(scale, name)
     if args.seeds is None:
         given["seeds"] = scale.seeds
     if args.budgets is None:

@@ -2,8 +2,6 @@
 
 import argparse
 import dataclasses
-import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,9 +18,9 @@ from benchmarks.asvp_runs import (
     read_pipeline,
 )
 from benchmarks.asvp_scales import BUDGETS, SCALES, fill_in
-from benchmarks.asvp_work import FEATURES, RUNS, run_all, warm_up, with_features
+from benchmarks.asvp_work import FEATURES, run_all, warm_up, with_features
 from benchmarks.finetune_runs import make_configs, prepare_images
-from benchmarks.folder import check_folder
+from benchmarks.folder import feature_files, open_described
 from benchmarks.image_encoders import (
     LoadedEncoder,
     add_encoder,
@@ -37,7 +35,6 @@ from benchmarks.pretraining import pretrain_small
 from jaxal.asvp import DEFAULT_CONFIG, PIPELINES, PipelineConfig, lpft_until_refreshed
 from jaxal.checks import check_batch_size, check_number, check_positive
 from jaxal.costs import DEFAULT_PRICES, Prices
-from jaxal.records import describe
 from jaxal.select import STRATEGIES
 from jaxal.train.network import METHODS, ImageNetwork
 from jaxal.train.recipes import FinetuneConfig, LpftConfig
@@ -65,7 +62,6 @@ Writes results.csv, scores.csv, table.md, curves.png, costs.png and scores.png t
 each run as it goes; --resume goes on."""
 
 _OWN = ("results.csv", "scores.csv", "table.md", "curves.png", "costs.png", "scores.png")
-_SETTINGS = "settings.json"
 
 
 # With so much to do that every epoch of a training is worth saving.
@@ -280,42 +276,13 @@ def _plain(config: FinetuneConfig) -> FinetuneConfig:
 
 
 def _open(args: argparse.Namespace, images: Images, encoder: LoadedEncoder) -> None:
-    """Make the folder ready, or refuse it; what runs depend on each of them checks by itself."""
-    out = args.out
-    settings = describe(
-        {
-            "encoder": encoder_settings(encoder),
-            "images": images.train.describe(),
-            "test": None if images.test is None else images.test.describe(),
-        }
-    )
-    check_folder(out, (_SETTINGS, RUNS))
-    if args.overwrite:
-        for name in (*_OWN, _SETTINGS, "encoder.npz", *_feature_files()):
-            (out / name).unlink(missing_ok=True)
-        shutil.rmtree(out / RUNS, ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / _SETTINGS
-    if not path.exists():
-        path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    differing = [
-        name for name in settings if found.get(name) != json.loads(json.dumps(settings))[name]
-    ]
-    if differing:
-        raise ValueError(
-            f"{out}: holds results of other {' and '.join(differing)}; choose another --out, or "
-            "pass --overwrite"
-        )
-    if (out / RUNS).exists() and not args.resume:
-        raise ValueError(f"{out}: holds results; pass --resume to add to them, or --overwrite")
-
-
-def _feature_files() -> list[str]:
-    return [
-        f"{FEATURES}{end}" for end in (".npy", ".npy.json", ".json", ".partial.npy", "-seconds")
-    ]
+    about = {
+        "encoder": encoder_settings(encoder),
+        "images": images.train.describe(),
+        "test": None if images.test is None else images.test.describe(),
+    }
+    own = (*_OWN, "encoder.npz", *feature_files(FEATURES))
+    open_described(args.out, about, own, resume=args.resume, overwrite=args.overwrite)
 
 
 def _pretrained(args: argparse.Namespace, encoder: LoadedEncoder, images: Images) -> LoadedEncoder:

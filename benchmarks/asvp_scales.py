@@ -3,7 +3,7 @@
 import argparse
 from typing import NamedTuple
 
-from jaxal.models.saved import is_saved
+from benchmarks.scales import Origin, fill_origin
 from jaxal.train.network import METHODS
 
 __all__ = ["BUDGETS", "SCALES", "Scale", "fill_in"]
@@ -14,20 +14,17 @@ _NAMES = {"confidence": "least-confidence"}
 class Scale(NamedTuple):
     """What a scale stands for, where the command line says nothing else."""
 
-    dataset: str
-    encoder: str
-    size: int
+    origin: Origin
     recipe: str  # of `finetune_runs.SCALES`
     strategies: tuple[str, ...]
     seeds: int
-    width: int | None = None
 
 
 _PAPER = ("margin", "confidence", "badge", "activeft")
 SCALES = {
-    "smoke": Scale("digits", "conv4", 16, "small", ("margin",), 1, width=32),
-    "cpu": Scale("cifar10", "conv4", 32, "small", ("margin", "badge"), 3),
-    "paper": Scale("cifar10", "resnet50", 224, "cifar10", _PAPER, 3),
+    "smoke": Scale(Origin("digits", "conv4", 16, width=32), "small", ("margin",), 1),
+    "cpu": Scale(Origin("cifar10", "conv4", 32), "small", ("margin", "badge"), 3),
+    "paper": Scale(Origin("cifar10", "resnet50", 224), "cifar10", _PAPER, 3),
 }
 BUDGETS: dict[str, dict[str, tuple[int, ...]]] = {
     "smoke": {"digits": (20, 20, 40, 80)},
@@ -48,17 +45,7 @@ BUDGETS: dict[str, dict[str, tuple[int, ...]]] = {
 def fill_in(args: argparse.Namespace) -> argparse.Namespace:
     """Fill in what the scale says."""
     scale = SCALES[args.scale]
-    given = dict(vars(args))
-    features = args.features or args.test_features
-    if not (args.dataset or args.folder or args.images or features):
-        given["dataset"] = scale.dataset
-    # What pretrain wrote says of what encoder it is.
-    told = features or (args.weights is not None and is_saved(args.weights))
-    if args.encoder is None and not told:
-        given["encoder"] = scale.encoder
-        for name in ("size", "width"):
-            if given[name] is None:
-                given[name] = getattr(scale, name)
+    given = fill_origin(args, scale.origin)
     if args.seeds is None:
         given["seeds"] = scale.seeds
     names = [_NAMES.get(name, name) for name in args.strategies or scale.strategies]

@@ -3,7 +3,8 @@
 import contextlib
 import json
 import os
-from collections.abc import Collection
+import shutil
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,17 @@ import numpy as np
 
 from benchmarks.data import Data
 from benchmarks.plan import Entry, Plan
-from jaxal.records import fingerprint
+from jaxal.records import describe, fingerprint
 
-__all__ = ["FEATURES", "RUNS", "check_folder", "make_folder", "open_folder"]
+__all__ = [
+    "FEATURES",
+    "RUNS",
+    "check_folder",
+    "feature_files",
+    "make_folder",
+    "open_described",
+    "open_folder",
+]
 
 FEATURES, RUNS = "features.npy", "runs"
 _SETTINGS = "settings.json"
@@ -59,6 +68,48 @@ def make_folder(out: Path) -> None:
         raise ValueError(
             f"--out: expected a folder that can be made, found {out} ({error.strerror})"
         ) from error
+
+
+def open_described(
+    out: Path, about: Mapping[str, Any], own: Collection[str], *, resume: bool, overwrite: bool
+) -> None:
+    """Make ready a folder of runs, each of which checks by itself what it depends on, or refuse it.
+
+    Args:
+      out: the folder, made where missing, with a folder ``runs`` to come.
+      about: what all runs share; written to ``settings.json``.
+      own: names of the results, removed with the runs to overwrite them.
+      resume: go on with the runs that are there.
+      overwrite: remove earlier ones first.
+
+    Raises:
+      ValueError: the folder holds something else, results of other ``about``, or results that may
+        not be touched.
+    """
+    check_folder(out, (_SETTINGS, RUNS))
+    if overwrite:
+        for name in (*own, _SETTINGS):
+            (out / name).unlink(missing_ok=True)
+        shutil.rmtree(out / RUNS, ignore_errors=True)
+    make_folder(out)
+    settings, path = json.loads(json.dumps(describe(dict(about)))), out / _SETTINGS
+    if not path.exists():
+        path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    differing = [name for name in settings if found.get(name) != settings[name]]
+    if differing:
+        raise ValueError(
+            f"{out}: holds results of other {' and '.join(differing)}; choose another --out, or "
+            "pass --overwrite"
+        )
+    if (out / RUNS).exists() and not resume:
+        raise ValueError(f"{out}: holds results; pass --resume to go on with them, or --overwrite")
+
+
+def feature_files(stem: str) -> list[str]:
+    """Name the files that features under this stem are kept in."""
+    return [f"{stem}{end}" for end in (".npy", ".npy.json", ".json", ".partial.npy", "-seconds")]
 
 
 def open_folder(out: Path, plan: Plan, data: Data | None, *, resume: bool, overwrite: bool) -> None:
