@@ -411,14 +411,18 @@ def _history(outcome: Outcome) -> list[dict[str, Any]]:
     lines = []
     for record in outcome.history:
         thresholds = record["thresholds"]
-        rest = {k: v for k, v in record.items() if k not in ("thresholds", "unseen")}
+        rest = {
+            name: round(value, 6) if isinstance(value, float) else value
+            for name, value in record.items()
+            if name not in ("thresholds", "unseen")
+        }
         lines.append(
             {
                 **named,
                 **rest,
-                "threshold": float(np.mean(thresholds)),
-                "least_threshold": min(thresholds),
-                "largest_threshold": max(thresholds),
+                "threshold": round(float(np.mean(thresholds)), 6),
+                "least_threshold": round(min(thresholds), 6),
+                "largest_threshold": round(max(thresholds), 6),
             }
         )
     return lines

@@ -165,12 +165,20 @@ def _draw(outcomes: Sequence[Outcome], path: Path, about: dict[str, Any]) -> Non
     """Draw accuracy over steps, a panel for each number of labels."""
     plt = pyplot()
     budgets = sorted({o.row.num_labels for o in outcomes})
+    columns = min(len(budgets), 2)
+    lines = -(-len(budgets) // columns)
     figure, panels = plt.subplots(
-        1, len(budgets), figsize=(5 * len(budgets), 4), layout="constrained", squeeze=False
+        lines,
+        columns,
+        figsize=(4.5 * columns + 3, 3.6 * lines),
+        layout="constrained",
+        squeeze=False,
     )
+    for axes in panels.flat[len(budgets) :]:
+        axes.set_visible(False)
     ways = _ways(outcomes)
     pairs = list(dict.fromkeys(way[:2] for way in ways))
-    for axes, budget in zip(panels[0], budgets, strict=True):
+    for axes, budget in zip(panels.flat, budgets, strict=False):
         for way in ways:
             own = [o for o in outcomes if o.row[:4] == (way[0], budget, *way[1:])]
             if not own:
@@ -188,7 +196,12 @@ def _draw(outcomes: Sequence[Outcome], path: Path, about: dict[str, Any]) -> Non
         axes.set_ylabel("test accuracy (%)")
         axes.grid(color="#DDDDDD", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0][0].legend(frameon=False, fontsize=8)
+    figure.legend(
+        *panels[0][0].get_legend_handles_labels(),
+        loc="outside right upper",
+        frameon=False,
+        fontsize=8,
+    )
     figure.suptitle(about["title"])
     figure.savefig(path, dpi=130)
     plt.close(figure)
