@@ -22,6 +22,7 @@ from benchmarks import (
 )
 from benchmarks.arguments import add_data, add_plan
 from benchmarks.options import list_options
+from benchmarks.outcomes import STOPPED
 from benchmarks.presets import BUDGETS, describe_presets
 
 __all__ = ["main"]
@@ -164,6 +165,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Who read the output is gone; what Python flushes at its end must go somewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return STOPPED
     except (ValueError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

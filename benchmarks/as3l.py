@@ -134,7 +134,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     early = parser.add_mutually_exclusive_group()
     early.add_argument(
-        "--stop-at", type=int, metavar="N", help="stop there for now, whatever --steps is"
+        "--stop-at",
+        type=int,
+        metavar="N",
+        help="stop at the first test there or behind, though the schedule goes to --steps",
     )
     early.add_argument(
         "--minutes",
@@ -198,6 +201,7 @@ def main(args: argparse.Namespace) -> int:
         encoder = encoder._replace(variables=variables, about=about)
     job = _make_job(args, images, encoder, config)
     runs = list_runs(args.selections, args.budgets, args.methods, args.seeds)
+    print("timing a step", flush=True)
     seconds = time_step(job)
     job = job._replace(stop_at=_stop_at(args, config, seconds * len(runs)))
     steps = config.steps if job.stop_at is None else job.stop_at
@@ -223,7 +227,12 @@ def main(args: argparse.Namespace) -> int:
         "test": f"{len(job.test_labels):,} {images.tested}",
         "config": json.dumps(
             describe(
-                {"training": config, "prior": args.prior, "network": encoder_settings(encoder)}
+                {
+                    "methods": args.methods,
+                    "training": config,
+                    "prior": args.prior,
+                    "network": encoder_settings(encoder),
+                }
             )
         ),
         "seconds": seconds,
@@ -247,7 +256,7 @@ def _check(args: argparse.Namespace) -> None:
     args.budgets = sorted(set(args.budgets))
     args.selections = list(dict.fromkeys(args.selections))
     args.methods = list(dict.fromkeys(args.methods))
-    check_semi(_changed(args), "options")
+    check_semi(_changed(args), "-")
 
 
 def _check_images(args: argparse.Namespace, images: Images) -> None:
@@ -267,7 +276,7 @@ def _stop_at(args: argparse.Namespace, config: SemiConfig, seconds: float) -> in
       seconds: of one step of all trainings.
     """
     if args.stop_at is not None:
-        return int(args.stop_at)
+        return min(config.steps, -(-args.stop_at // config.record_every) * config.record_every)
     if args.minutes is None:
         return None
     records = int(60 * args.minutes / (seconds * config.record_every))

@@ -243,8 +243,10 @@ def table(results: Sequence[Result]) -> str:
         cells = [f"{np.mean([r.covered for r in mine]):.1f}"]
         for prior in priors:
             values = [100 * r.accuracy for r in mine if r.prior == prior]
-            error = np.std(values, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+            told = f"{np.mean(values):.1f}"
+            if len(values) > 1:
+                told += f" ± {np.std(values, ddof=1) / math.sqrt(len(values)):.1f}"
             wrong = np.mean([100 * r.calibration for r in mine if r.prior == prior])
-            cells.append(f"{np.mean(values):.1f} ± {error:.1f} ({wrong:.0f})")
+            cells.append(f"{told} ({wrong:.0f})")
         lines.append([f"{data}, {budget}, {strategy}", *cells])
     return markdown(lines)

@@ -48,12 +48,13 @@ def report(out: Path, outcomes: Sequence[Outcome], about: dict[str, Any]) -> Non
         f"took {np.median([row.choice_seconds for row in rows]):.3g} s (median, compilation "
         "included).",
         markdown(_step_lines(outcomes)),
+        *_tell_unused(outcomes),
         f"Device {about['device']}. Configuration: {about['config']}.",
     ]
-    text = "\n\n".join(paragraphs)
-    (out / "table.md").write_text(text + "\n", encoding="utf-8")
+    shown = "\n\n".join(paragraphs[:-1])
+    (out / "table.md").write_text(f"{shown}\n\n{paragraphs[-1]}\n", encoding="utf-8")
     _draw(outcomes, out / "curves.png", about)
-    print(f"\n{text}\n\nresults in {out}")
+    print(f"\n{shown}\n\nresults, with all settings, in {out}")
 
 
 def curve(outcomes: Sequence[Outcome]) -> tuple[np.ndarray, np.ndarray]:
@@ -159,6 +160,22 @@ def _step_lines(outcomes: Sequence[Outcome]) -> list[list[str]]:
                 ]
             )
     return lines
+
+
+def _tell_unused(outcomes: Sequence[Outcome]) -> list[str]:
+    """Name the methods that trained on labels alone, since nothing reached their threshold."""
+    used = {
+        method: any(
+            r["mask_rate"] > 0 for o in outcomes for r in o.history if o.row.method == method
+        )
+        for method in dict.fromkeys(o.row.method for o in outcomes)
+    }
+    return [
+        f"With {method} no pseudo-label was ever sure enough to be used: it trained on the labels "
+        "alone, and the prior changed nothing. More steps, or a lower --cutoff, would."
+        for method, any_used in used.items()
+        if not any_used
+    ]
 
 
 def _draw(outcomes: Sequence[Outcome], path: Path, about: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from benchmarks.asvp_runs import (
     read_pipeline,
 )
 from benchmarks.asvp_scales import BUDGETS, SCALES, fill_in
-from benchmarks.asvp_work import FEATURES, run_all, warm_up, with_features
+from benchmarks.asvp_work import FEATURES, is_done, run_all, warm_up, with_features
 from benchmarks.finetune_runs import make_configs, prepare_images
 from benchmarks.folder import feature_files, open_described
 from benchmarks.image_encoders import (
@@ -177,7 +177,8 @@ def main(args: argparse.Namespace) -> int:
     job = job._replace(network=dataclasses.replace(job.network, checkpoints=long))
     try:
         job = with_features(args.out, job)
-        warm_up(job, runs)
+        if any(not is_done(job, run, args.out) for run in runs):
+            warm_up(job, runs)
         rows, scores = run_all(args.out, job, runs)
     except KeyboardInterrupt:
         return stop(args.out)
@@ -198,7 +199,7 @@ def _check(args: argparse.Namespace) -> Prices:
     if args.epochs is not None:
         check_positive(args.epochs, "--epochs")
     if args.target is not None and not 0 < args.target <= 100:
-        raise ValueError(f"--target: expected a percentage above 0, found {args.target}")
+        raise ValueError(f"--target: expected a percentage in 0..100, found {args.target}")
     if args.device_rate is not None:
         check_number(args.device_rate, "--device-rate", least=0, above=True)
         if not args.plan:
@@ -216,13 +217,20 @@ def _plan_runs(args: argparse.Namespace, images: Images) -> tuple[tuple[int, ...
         raise ValueError("images: expected a test set with labels")
     budgets = args.budgets or BUDGETS[args.scale].get(args.dataset or "")
     if not budgets:
-        raise ValueError(f"--budgets: expected some for {images.name} at --scale {args.scale}")
+        raise ValueError(
+            f"--budgets: expected the picks of each round, as --scale {args.scale} has none for "
+            f"{images.name}; found none"
+        )
     for size in budgets:
         check_positive(size, "--budgets")
     check_batch_size(sum(budgets), len(images.train), "--budgets")
     if args.trigger is not None and any(text.startswith("asvp:") for text in args.pipelines):
         raise ValueError("--trigger: expected none beside a pipeline that names its own")
     found = [read_pipeline(text) for text in dict.fromkeys(args.pipelines)]
+    if args.trigger is not None:
+        if "asvp" not in args.pipelines:
+            raise ValueError("--trigger: expected asvp among --pipelines, found none")
+        read_pipeline(f"asvp:{args.trigger}")  # as one that wants options is refused
     return tuple(budgets), list_runs(found, args.strategies, args.seeds)
 
 

@@ -75,7 +75,8 @@ def report(
         "Selection is all that chooses: the pool's features, proxies, strategies, scores, and "
         "trainings that serve selection; the final training comes once. Labels and hours are "
         "interpolated on the mean curves. Labels saved: the mean of 1 - labels / random's at equal "
-        "accuracy. What was interrupted counts from where it went on."
+        "accuracy, over the accuracies that both curves reach; nothing where there are none. What "
+        "was interrupted counts from where it went on."
     )
     if job.config.compare:
         paragraphs += [
@@ -88,14 +89,14 @@ def report(
     paragraphs.append(f"Encoder {title['encoder']}; device {title['device']}.")
     recipes = describe({"ft": job.network.ft, "lpft": job.network.lpft, "config": job.config})
     paragraphs.append(f"Configurations, lp being the first stage of lpft: {json.dumps(recipes)}.")
-    text = "\n\n".join(paragraphs)
-    (out / "table.md").write_text(text + "\n", encoding="utf-8")
+    shown = "\n\n".join(paragraphs[:-1])
+    (out / "table.md").write_text(f"{shown}\n\n{paragraphs[-1]}\n", encoding="utf-8")
     draw_curves(curves, strategies, out / "curves.png", title["title"])
     if costs:
         draw_costs(costs, out / "costs.png", title["title"])
     if scores:
         draw_scores(scores, out / "scores.png", title["title"])
-    print(f"\n{text}\n\nresults in {out}")
+    print(f"\n{shown}\n\nresults, with all settings, in {out}")
 
 
 def find_curves(rows: Sequence[Row]) -> dict[tuple[str, str], Curve]:
@@ -174,7 +175,8 @@ def _accuracy_lines(
                 for i in range(len(counts))
             ]
             saved = sample_saving_ratio(counts, means, counts, random.accuracies.mean(0))
-            lines.append([strategy, pipeline, *cells, f"{100 * saved:.1f} %"])
+            told = "" if np.isnan(saved) else f"{100 * saved:.1f} %"
+            lines.append([strategy, pipeline, *cells, told])
     return lines
 
 

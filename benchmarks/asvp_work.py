@@ -1,6 +1,7 @@
 """What the command asvp does: the pool's features, what is compiled ahead, and all runs."""
 
 import dataclasses
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from jaxal.train.batches import next_capacity
 from jaxal.train.network import compiled_encoder
 from jaxal.train.recipes import FinetuneConfig, LpftConfig
 
-__all__ = ["FEATURES", "RUNS", "run_all", "warm_up", "with_features"]
+__all__ = ["FEATURES", "RUNS", "is_done", "run_all", "warm_up", "with_features"]
 
 RUNS, FEATURES = "runs", "features"
 
@@ -71,10 +72,26 @@ def _few(config: FinetuneConfig) -> FinetuneConfig:
     return config._replace(epochs=min(config.epochs, int(config.schedule.warmup_epochs) + 1))
 
 
+def is_done(job: Job, run: Run, out: Path) -> bool:
+    """Tell whether a run has been trained in the end at every number of labels."""
+    path = out / RUNS / run.folder / "state.json"
+    if not path.exists():
+        return False
+    try:
+        trainings = json.loads(path.read_text(encoding="utf-8"))["content"]["trainings"]
+    except (KeyError, TypeError, ValueError):
+        return False  # who reads it says what is wrong
+    final = {t["num_labeled"] for t in trainings if t["purpose"] == "final"}
+    return final >= set(job.ends)
+
+
 def run_all(out: Path, job: Job, runs: Sequence[Run]) -> tuple[list[Row], list[dict[str, Any]]]:
     """Run all that is left, saving the results after each run."""
     rows: list[Row] = []
     scores: list[dict[str, Any]] = []
+    for run in runs:  # those of other settings are refused before anything is run
+        if is_done(job, run, out):
+            run_one(job, run, out / RUNS)
     work = [sum(count_passes(job, run).values()) for run in runs]
     began, ran = time.perf_counter(), 0.0
     for i, run in enumerate(runs):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from benchmarks import INSTALL
 
-__all__ = ["describe_time", "quieten", "require", "stop"]
+__all__ = ["STOPPED", "describe_time", "quieten", "require", "stop"]
 
-_STOPPED = 130  # the exit status that shells give to what was interrupted
+STOPPED = 130  # the exit status that shells give to what was interrupted
 
 
 def require(*modules: str) -> None:
@@ -43,7 +43,7 @@ def stop(out: Path, *, flag: str | None = "--resume") -> int:
     """
     added = "" if flag is None else f" with {flag}"
     print(f"\nstopped; the same command{added} goes on from {out}", file=sys.stderr)
-    return _STOPPED
+    return STOPPED
 
 
 def describe_time(seconds: float) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from benchmarks import as3l_priors
 from benchmarks.as3l_priors import BUDGETS, PRIORS, STRATEGIES, Result, evaluate, table
 from benchmarks.data import ENCODERS, Data, check_data, data_root, digits_data, load_array
+from benchmarks.digits import POOL_SIZE
 from benchmarks.folder import check_folder, make_folder
 from benchmarks.measuring import describe_device
 from benchmarks.outcomes import require, stop
@@ -64,14 +65,20 @@ def main(args: argparse.Namespace) -> int:
         check_positive(args.pool_size, "--pool-size")
     for size in args.budgets:
         check_positive(size, "--budgets")
-    data = {name: _load(name) for name in dict.fromkeys(args.datasets)}
-    for name, found in data.items():
-        size = _POOLS[name] if args.pool_size is None else args.pool_size
+    sizes = {
+        name: _POOLS[name] if args.pool_size is None else args.pool_size
+        for name in dict.fromkeys(args.datasets)
+    }
+    for size in sizes.values():
         check_batch_size(max(args.budgets), size, "--budgets")
-        check_batch_size(size, len(found.features), "--pool-size")
+    if "digits" in sizes:
+        check_batch_size(sizes["digits"], POOL_SIZE, "--pool-size")
     _open(args)
+    data = {name: _load(name) for name in sizes}
+    for name, found in data.items():
+        check_batch_size(sizes[name], len(found.features), "--pool-size")
     try:
-        results = _run_all(args, data)
+        results = _run_all(args, data, sizes)
     except KeyboardInterrupt:
         return stop(args.out)
     _report(args, results)
@@ -99,13 +106,15 @@ def _open(args: argparse.Namespace) -> None:
             path.unlink()
 
 
-def _run_all(args: argparse.Namespace, data: dict[str, Data]) -> list[Result]:
+def _run_all(
+    args: argparse.Namespace, data: dict[str, Data], sizes: dict[str, int]
+) -> list[Result]:
     """Evaluate what is left, pool by pool of each data set."""
     results: list[Result] = []
     for seed in range(args.seeds):
         for name, found in data.items():
             options = {
-                "pool_size": _POOLS[name] if args.pool_size is None else args.pool_size,
+                "pool_size": sizes[name],
                 "budgets": args.budgets,
                 "strategies": args.selections,
                 "priors": args.priors,
