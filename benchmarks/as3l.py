@@ -5,7 +5,7 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ from jaxal.embedding import cluster_embedding
 from jaxal.models.adapter import Adapter
 from jaxal.models.classifier import Classifier
 from jaxal.models.heads import DenseHead
-from jaxal.records import describe
+from jaxal.records import describe, replacing
 from jaxal.select import Pool
 from jaxal.train.network import ImageNetwork
 from jaxal.train.semi_recipes import SemiConfig, check_semi
@@ -64,7 +64,8 @@ the prior is as good as without it in the end.
 
 --scale smoke: the digits, a small network pre-trained on the way, a minute.
 --scale cpu: the same with 10 to 100 labels and 3 seeds; or, with --features, those of any encoder:
-the network is then a residual layer on them, and views are noise and dropped coordinates.
+the network is then a residual layer on them, trained at a small rate and with the prior to the end,
+and views are noise and dropped coordinates.
 --scale gpu: WRN-28-2 on CIFAR-10, --weights from pretrain, as many steps as 10 minutes give; with
 --resume and more --minutes it goes on.
 --scale paper: the same for 2^20 steps; says how long that takes before it starts.
@@ -75,7 +76,7 @@ that looks at all labels. Writes results.csv, history.csv, table.md and curves.p
 --out, and saves each training as it goes; --resume goes on."""
 
 _OWN = ("results.csv", "history.csv", "table.md", "curves.png")
-_FEATURES = "features"
+_FEATURES, _TIMING = "features", "timing.json"
 # What the command line changes of a configuration.
 _CHANGES = {
     "steps": "steps",
@@ -89,7 +90,7 @@ _CHANGES = {
     "dtype": "dtype",
 }
 _NORM = 4.0  # mean, of features that are trained on
-_FEW = 2000  # images
+_FEW = 4  # batches
 _RESIDENT = 2 * 10**9  # bytes
 _LONG = 120.0  # seconds of a training that is worth saving as it goes
 # Data sets of signs, which mirrored are others.
@@ -201,10 +202,9 @@ def main(args: argparse.Namespace) -> int:
         encoder = encoder._replace(variables=variables, about=about)
     job = _make_job(args, images, encoder, config)
     runs = list_runs(args.selections, args.budgets, args.methods, args.seeds)
-    print("timing a step", flush=True)
-    seconds = time_step(job)
-    job = job._replace(stop_at=_stop_at(args, config, seconds * len(runs)))
-    steps = config.steps if job.stop_at is None else job.stop_at
+    timing = _time(args, job, len(runs))
+    job = job._replace(stop_at=timing.stop_at)
+    seconds, steps = timing.seconds, timing.stop_at or config.steps
     left = sum(args.plan or not is_done(job, run, args.out / RUNS) for run in runs)
     print(
         f"{left} trainings of {steps:,} steps of {seconds:.3g} s: "
@@ -236,6 +236,8 @@ def main(args: argparse.Namespace) -> int:
             )
         ),
         "seconds": seconds,
+        "steps": config.steps,
+        "switch": round(config.switch * config.steps),
     }
     report(args.out, outcomes, about)
     return 0
@@ -256,7 +258,14 @@ def _check(args: argparse.Namespace) -> None:
     args.budgets = sorted(set(args.budgets))
     args.selections = list(dict.fromkeys(args.selections))
     args.methods = list(dict.fromkeys(args.methods))
-    check_semi(_changed(args), "-")
+    try:
+        check_semi(_changed(args), "options")
+    except ValueError as error:
+        text = str(error)
+        for name, field in _CHANGES.items():
+            flag = name.replace("_", "-")
+            text = text.replace(f"options.{field}:", f"--{flag}:")
+        raise ValueError(text) from error
 
 
 def _check_images(args: argparse.Namespace, images: Images) -> None:
@@ -267,20 +276,40 @@ def _check_images(args: argparse.Namespace, images: Images) -> None:
     check_batch_size(args.budgets[-1], len(images.train), "--budgets")
 
 
-def _stop_at(args: argparse.Namespace, config: SemiConfig, seconds: float) -> int | None:
-    """Find where trainings stop early, a multiple of the steps between records; None: nowhere.
+class _Timing(NamedTuple):
+    """How long a step takes, and where trainings stop for it."""
 
-    Args:
-      args: the command line.
-      config: whose schedule ends later.
-      seconds: of one step of all trainings.
+    seconds: float
+    stop_at: int | None  # None: at the end of the schedule
+
+
+def _time(args: argparse.Namespace, job: Job, num_runs: int) -> _Timing:
+    """Time a step, or read how long it took, and find where trainings stop early.
+
+    What was found is kept, so that going on means the same steps, unless the command line says
+    others.
     """
+    path, every = args.out / _TIMING, job.config.record_every
+    minutes = args.minutes
+    if path.exists() and not args.plan:
+        found = _Timing(**json.loads(path.read_text(encoding="utf-8")))
+    else:
+        print("timing a step", flush=True)
+        found = _Timing(time_step(job), None)
+        if args.stop_at is None and minutes is None:
+            minutes = SCALES[args.scale].minutes
     if args.stop_at is not None:
-        return min(config.steps, -(-args.stop_at // config.record_every) * config.record_every)
-    if args.minutes is None:
-        return None
-    records = int(60 * args.minutes / (seconds * config.record_every))
-    return min(config.steps, max(records, 1) * config.record_every)
+        stop_at = -(-args.stop_at // every) * every
+        found = found._replace(stop_at=min(job.config.steps, stop_at))
+    elif minutes is not None:
+        records = int(60 * minutes / (found.seconds * num_runs * every))
+        found = found._replace(stop_at=min(job.config.steps, max(records, 1) * every))
+    elif args.steps is not None:
+        found = found._replace(stop_at=None)
+    if not args.plan:
+        with replacing(path) as file:
+            file.write(json.dumps(found._asdict()).encode())
+    return found
 
 
 def _changed(args: argparse.Namespace) -> SemiConfig:
@@ -331,7 +360,8 @@ def _make_job(
         variables = dict(module.init(jax.random.key(0), jnp.zeros((1, features.shape[1]))))
     else:
         prepare = prepare_images(encoder.preprocessing)
-        data = _resident(images.train, args.plan), _resident(images.test, args.plan), prepare
+        few = _FEW * config.labeled_batch_size * config.unlabeled_ratio if args.plan else None
+        data = _resident(images.train, few), _resident(images.test, few), prepare
         module, variables = encoder.module, encoder.variables
         features = np.zeros((len(labels), 1), np.float32)
         if not args.plan:
@@ -357,11 +387,11 @@ def _make_job(
     )
 
 
-def _resident(source: Any, few: bool) -> Any:
+def _resident(source: Any, few: int | None) -> Any:
     """Load images that fit, which saves decoding them again and again; to time steps, a few."""
     size = int(np.prod(source.load(np.zeros(1, np.int64)).shape)) * len(source)
-    if few:
-        return source.load(np.arange(min(len(source), _FEW)))
+    if few is not None:
+        return source.load(np.arange(min(len(source), few)))
     return source.load(np.arange(len(source))) if size <= _RESIDENT else source
 
 
@@ -378,7 +408,7 @@ def _open(args: argparse.Namespace, images: Images, encoder: LoadedEncoder) -> N
         "images": images.train.describe(),
         "test": None if images.test is None else images.test.describe(),
     }
-    own = (*_OWN, "encoder.npz", *feature_files(_FEATURES))
+    own = (*_OWN, _TIMING, "encoder.npz", *feature_files(_FEATURES))
     open_described(args.out, about, own, resume=args.resume, overwrite=args.overwrite)
     make_folder(args.out / RUNS)
 
@@ -390,7 +420,7 @@ def _run_all(out: Path, job: Job, runs: Sequence[Run], *, tell: bool) -> list[Ou
     for i, run in enumerate(runs):
         key = run.selection, run.num_labels, run.seed
         if key not in chosen and not is_done(job, run, out / RUNS):
-            chosen = {key: make_choice(job, run)}
+            chosen = {key: make_choice(job, run, out / RUNS)}
         told = functools.partial(_tell, run) if tell else None
         outcome = run_one(job, run, out / RUNS, chosen.get(key), told)
         outcomes.append(outcome)

@@ -26,14 +26,15 @@ def report(out: Path, outcomes: Sequence[Outcome], about: dict[str, Any]) -> Non
       out: the folder.
       outcomes: of all runs.
       about: "anchors" (a name of `ANCHORS` or None), "title", "device", "test" (what accuracy is
-        of), "prior" (how it is made), "config" and "seconds" a step.
+        of), "prior" (how it is made), "config", "seconds" a step, "steps" of the schedule, and the
+        "switch", the step from which the prior is dropped.
     """
     rows = [outcome.row for outcome in outcomes]
     seeds = len({row.seed for row in rows})
     paragraphs = [
         f"# AS3L on {about['title']}",
         f"Accuracy in percent on {about['test']} by number of labels, mean ± sample standard "
-        f"deviation over {seeds} seeds, after {rows[0].steps:,} steps; largest mean bold. "
+        f"deviation over {seeds} seeds, {_tell_steps(rows, about)}; largest mean bold. "
         f"The prior is {about['prior']}, of the labels that were chosen. An oracle looks at labels "
         "nobody paid for.",
         markdown(_accuracy_lines(rows, ANCHORS.get(about["anchors"], {}))),
@@ -58,10 +59,14 @@ def report(out: Path, outcomes: Sequence[Outcome], about: dict[str, Any]) -> Non
 
 
 def curve(outcomes: Sequence[Outcome]) -> tuple[np.ndarray, np.ndarray]:
-    """Give the steps ``[r]`` and the mean test accuracy ``[r]`` over the seeds of one way."""
-    steps = np.array([record["step"] for record in outcomes[0].history])
-    values = [[record["test_accuracy"] for record in outcome.history] for outcome in outcomes]
-    return steps, np.mean(values, axis=0)
+    """Give the steps ``[r]`` and the mean test accuracy ``[r]`` over the seeds of one way.
+
+    As far as all of them have come.
+    """
+    length = min(len(outcome.history) for outcome in outcomes)
+    records = [outcome.history[:length] for outcome in outcomes]
+    values = [[record["test_accuracy"] for record in history] for history in records]
+    return np.array([record["step"] for record in records[0]]), np.mean(values, axis=0)
 
 
 def steps_to_reach(steps: np.ndarray, accuracy: np.ndarray, wanted: float) -> float:
@@ -74,6 +79,16 @@ def steps_to_reach(steps: np.ndarray, accuracy: np.ndarray, wanted: float) -> fl
         return float(steps[0])
     low, high = accuracy[i - 1], accuracy[i]
     return float(steps[i - 1] + (wanted - low) / (high - low) * (steps[i] - steps[i - 1]))
+
+
+def _tell_steps(rows: Sequence[Row], about: dict[str, Any]) -> str:
+    """Say how far trainings have come."""
+    least, most = min(row.steps for row in rows), max(row.steps for row in rows)
+    told = f"after {least:,} steps" if least == most else f"after {least:,} to {most:,} steps"
+    if least == about["steps"]:
+        return told
+    dropped = "was dropped on the way" if least > about["switch"] else "was not dropped yet"
+    return f"{told} of a schedule of {about['steps']:,}, where the prior {dropped}"
 
 
 def _ways(outcomes: Sequence[Outcome]) -> list[tuple[str, str, bool]]:
@@ -108,7 +123,7 @@ def _accuracy_lines(rows: Sequence[Row], anchors: dict[int, str]) -> list[list[s
             cell(*found[way, b], bold=way in fair and found[way, b][0] == best[b]) for b in budgets
         ]
         lines.append([ORACLES.get(way[0], way[0]), _way(*way[1:]), *cells])
-    if anchors:
+    if any(budget in anchors for budget in budgets):
         cells = [anchors.get(budget, "") for budget in budgets]
         lines.append(["published", "", *cells])
     return lines

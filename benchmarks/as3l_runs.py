@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from benchmarks.as3l_priors import choose, judge_prior, propagate
 from jaxal.data import ImageSource
 from jaxal.models.fingerprints import tree_digest
-from jaxal.records import describe, fingerprint, read_record, write_record
+from jaxal.records import describe, fingerprint, read_record, replacing, write_record
 from jaxal.select import Pool
 from jaxal.train.batches import fetcher
 from jaxal.train.evaluate import evaluate, make_apply
@@ -112,7 +112,7 @@ class Outcome(NamedTuple):
     """A run's result and its history."""
 
     row: Row
-    history: list[dict[str, Any]]  # as of `train_semi`, with `accuracy` of the test set
+    history: list[dict[str, Any]]  # as of `train_semi`, with `test_accuracy`
 
 
 def list_runs(
@@ -129,14 +129,24 @@ def list_runs(
     ]
 
 
-def make_choice(job: Job, run: Run) -> Choice:
-    """Choose the labels of a run and make the prior, which all its ways to train share."""
+def make_choice(job: Job, run: Run, folder: Path) -> Choice:
+    """Choose the labels of a run and make the prior, which all its ways to train share.
+
+    They are kept in ``folder``, since a training that goes on needs the very same.
+    """
+    path = folder / f"choice-{run.selection}-{run.num_labels}-{job.prior}-{run.seed}.npz"
+    if path.exists():
+        with np.load(path) as saved:
+            rows, shares = saved["rows"], saved["shares"]
+            return Choice(rows, job.labels[rows], shares, float(saved["seconds"]))
     began = time.perf_counter()
     key = jax.random.key(run.seed)
     rows = choose(run.selection, jax.random.fold_in(key, 0), job.pool, run.num_labels, job.labels)
-    labels = job.labels[rows]
-    shares = propagate(job.prior, jax.random.fold_in(key, 1), job.pool, rows, labels)
-    return Choice(rows, labels, shares, time.perf_counter() - began)
+    shares = propagate(job.prior, jax.random.fold_in(key, 1), job.pool, rows, job.labels[rows])
+    seconds = time.perf_counter() - began
+    with replacing(path) as file:
+        np.savez(file, rows=rows, shares=shares, seconds=seconds)
+    return Choice(rows, job.labels[rows], shares, seconds)
 
 
 def is_done(job: Job, run: Run, folder: Path) -> bool:
@@ -172,8 +182,10 @@ def run_one(
         fields: dict[str, Any] = {
             name: math.nan if value is None else value for name, value in found["row"].items()
         }
+        if fields["steps"] == job.config.steps:
+            shutil.rmtree(saved, ignore_errors=True)
         return Outcome(Row(**fields), found["history"])
-    rows, labels, shares, seconds = make_choice(job, run) if choice is None else choice
+    rows, labels, shares, seconds = make_choice(job, run, folder) if choice is None else choice
     judged = judge_prior(shares, job.labels, rows)
     given = shares.argmax(1) if job.hard else shares
     trained = train_semi(

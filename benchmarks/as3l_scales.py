@@ -81,10 +81,8 @@ def fill_in(args: argparse.Namespace) -> argparse.Namespace:
         given["budgets"] = list(scale.budgets)
     if args.dtype is None and not features:
         given["dtype"] = scale.dtype
-    if args.minutes is None and args.stop_at is None:
-        given["minutes"] = scale.minutes
-    if args.anchors is None and args.dataset in ANCHORS:
-        given["anchors"] = args.dataset
+    if args.anchors is None and given["dataset"] in ANCHORS:
+        given["anchors"] = given["dataset"]
     if args.learning_rate is None and features:
         given["learning_rate"] = _ADAPTER_RATE
     if args.switch is None and features:

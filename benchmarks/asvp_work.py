@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from benchmarks.asvp_runs import Job, Row, Run, count_passes, rows_of, run_one, scores_of
+from benchmarks.folder import RUNS
 from benchmarks.outcomes import describe_time
 from benchmarks.tables import write_csv
 from jaxal.asktell import ask, start
@@ -20,9 +21,9 @@ from jaxal.train.batches import next_capacity
 from jaxal.train.network import compiled_encoder
 from jaxal.train.recipes import FinetuneConfig, LpftConfig
 
-__all__ = ["FEATURES", "RUNS", "is_done", "run_all", "warm_up", "with_features"]
+__all__ = ["FEATURES", "is_done", "run_all", "warm_up", "with_features"]
 
-RUNS, FEATURES = "runs", "features"
+FEATURES = "features"
 
 
 def with_features(out: Path, job: Job) -> Job:

@@ -86,11 +86,16 @@ def open_described(
       ValueError: the folder holds something else, results of other ``about``, or results that may
         not be touched.
     """
-    check_folder(out, (_SETTINGS, RUNS))
-    if overwrite:
+    check_folder(out, (_SETTINGS,))
+    if overwrite and (out / _SETTINGS).exists():
         for name in (*own, _SETTINGS):
             (out / name).unlink(missing_ok=True)
         shutil.rmtree(out / RUNS, ignore_errors=True)
+    ran = (out / RUNS).is_dir() and any((out / RUNS).iterdir())
+    if ran and not (out / _SETTINGS).exists():
+        raise ValueError(
+            f"{out}: expected an empty folder or a benchmark's, found others' {RUNS} in it"
+        )
     make_folder(out)
     settings, path = json.loads(json.dumps(describe(dict(about)))), out / _SETTINGS
     if not path.exists():
@@ -103,7 +108,7 @@ def open_described(
             f"{out}: holds results of other {' and '.join(differing)}; choose another --out, or "
             "pass --overwrite"
         )
-    if (out / RUNS).exists() and not resume:
+    if ran and not resume:
         raise ValueError(f"{out}: holds results; pass --resume to go on with them, or --overwrite")
 
 

@@ -92,7 +92,7 @@ def even_batches(
       key: the order, which is the same in every process.
       rows: ``[n]``, one or more.
       train_batch_size: the most rows of a batch.
-      step_rows: what batches are padded to, ``train_batch_size`` or more unless n is less.
+      step_rows: what batches are padded to, at least the rows of the largest.
 
     Returns:
       ``ceil(n / train_batch_size)`` batches of every row once.

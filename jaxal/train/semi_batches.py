@@ -19,7 +19,7 @@ from jaxal.train.batches import (
     streaming_loader,
 )
 
-__all__ = ["SemiBatches", "make_batches", "pass_steps", "plan_passes", "plan_turns"]
+__all__ = ["SemiBatches", "make_batches", "pass_steps", "plan_chain", "plan_passes", "plan_turns"]
 
 _DRAWN = 256  # orders of labelled samples that are drawn at once
 
@@ -62,7 +62,7 @@ class SemiBatches(NamedTuple):
             }
 
     def _labeled_plan(self, start: int, end: int) -> Iterator[RowBatch]:
-        plan = plan_turns if self.num_labeled < self.labeled_size else plan_passes
+        plan = plan_turns if self.num_labeled <= self.labeled_size else plan_chain
         size, key = self.labeled_size, self.keys[0]
         return plan(key, self.num_labeled, size, start, end, mesh=self.mesh)
 
@@ -139,7 +139,7 @@ def plan_passes(
       mesh: devices that batches shall divide by.
     """
     in_pass = pass_steps(count, batch_size)
-    most = pass_steps(count, in_pass)
+    most = -(-count // in_pass)
     batches: list[RowBatch] = []
     for step in range(start, end):
         if not batches or step % in_pass == 0:
@@ -152,10 +152,38 @@ def plan_passes(
         yield batches[step % in_pass]
 
 
+def plan_chain(
+    key: jax.Array, count: int, batch_size: int, start: int, end: int, *, mesh: Mesh | None = None
+) -> Iterator[RowBatch]:
+    """Say which samples each step sees where they are more than a batch: all in turn.
+
+    Passes in new orders follow one another, and every ``batch_size`` of them make a batch.
+
+    Args:
+      key: the orders.
+      count: of samples.
+      batch_size: samples of a step.
+      start: the first step.
+      end: behind the last one.
+      mesh: devices that batches shall divide by.
+    """
+    step_rows = padded_size(batch_size, mesh)
+    orders: dict[int, np.ndarray] = {}
+    for step in range(start, end):
+        places = np.arange(step * batch_size, (step + 1) * batch_size)
+        for turn in range(places[0] // count, places[-1] // count + 1):
+            if turn not in orders:
+                drawn = jax.random.permutation(jax.random.fold_in(key, turn), count)
+                orders = {turn - 1: orders.get(turn - 1, np.zeros(0)), turn: np.asarray(drawn)}
+        rows = np.array([orders[int(place // count)][place % count] for place in places])
+        padded = np.concatenate([rows, np.repeat(rows[-1:], step_rows - batch_size)])
+        yield RowBatch(padded, np.arange(step_rows) < batch_size)
+
+
 def plan_turns(
     key: jax.Array, count: int, batch_size: int, start: int, end: int, *, mesh: Mesh | None = None
 ) -> Iterator[RowBatch]:
-    """Say which samples each step sees where they are fewer than a batch: equally often, up to one.
+    """Say which samples each step sees where they are at most a batch: equally often, up to one.
 
     Args:
       key: who is among those that come once more.

@@ -31,8 +31,8 @@ class SemiConfig(NamedTuple):
 
     method: Method = "flexmatch"
     steps: int = 2**20
-    labeled_batch_size: int = 64  # B, labelled samples a step, each as often as it takes
-    unlabeled_ratio: int = 7  # μ: a step sees μ · B unlabelled samples, or all where there are less
+    labeled_batch_size: int = 64  # B, labelled samples of a step, fewer ones several times
+    unlabeled_ratio: int = 7  # μ: a step sees up to μ · B unlabelled samples
     cutoff: float = 0.95  # τ, of FixMatch and FlexMatch
     unlabeled_weight: float = 1.0  # λ
     decay: float = 0.999  # of FreeMatch's moving means
@@ -50,7 +50,7 @@ class SemiConfig(NamedTuple):
     record_every: int = 1000  # steps from one record, and one checkpoint, to the next
 
 
-# The published settings for WRN-28-2 at 32 pixels.
+# The published settings for WRN-28-2 at 32 pixels, but for AS3L's targets, which are soft.
 FIXMATCH_CIFAR10 = SemiConfig("fixmatch")
 FLEXMATCH_CIFAR10 = SemiConfig("flexmatch")
 FREEMATCH_CIFAR10 = SemiConfig("freematch")

@@ -4,8 +4,8 @@ AS3L (arXiv 2203.04560) is any of the three with a prior pseudo-label for every 
 which is mixed into the targets until the switching point and dropped from there on.
 """
 
+import functools
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,6 @@ from jaxal.train.consistency import make_semi_loss, make_view
 from jaxal.train.epochs import check_converging
 from jaxal.train.identity import describe_training
 from jaxal.train.optimizers import make_optimizer
-from jaxal.train.schedules import check_schedule
 from jaxal.train.semi_batches import SemiBatches, make_batches, pass_steps
 from jaxal.train.semi_recipes import SemiConfig, check_semi
 from jaxal.train.step import TrainState, TrainStep, init_state, make_train_step, state_variables
@@ -90,10 +89,10 @@ def train_semi(
 
     Each step sees ``labeled_batch_size`` labelled samples and up to ``unlabeled_ratio`` times as
     many of the pool, in which the labelled ones are too. Labelled samples fewer than a batch come
-    equally often, up to one; more of them, and the pool, are gone through in a new order each time,
-    in batches whose sizes differ by one at most, and which may be as small as half. A pool of less
-    is one batch. Epochs of the schedule are such passes of the pool. Weak and strong views are made
-    on the device.
+    equally often, up to one; more of them are gone through again and again, in a new order each
+    time. So is the pool, in batches whose sizes differ by one at most, and which may be as small as
+    half; a pool of less is one batch. Epochs of the schedule are such passes of the pool. Weak and
+    strong views are made on the device.
 
     Each record of the history has ``step`` (those done), the means over its steps of ``loss``,
     ``supervised_loss``, ``unsupervised_loss``, ``accuracy`` (of the labelled samples),
@@ -202,7 +201,12 @@ def _make_task(
     shares = None if prior is None else _check_prior(prior, n, num_classes)
     unlabeled_size = config.labeled_batch_size * config.unlabeled_ratio
     per_pass = pass_steps(n, unlabeled_size)
-    check_schedule(config.schedule, "config.schedule", epochs=-(-config.steps // per_pass))
+    warmup = round(config.schedule.warmup_epochs * per_pass)
+    if warmup >= config.steps:
+        raise ValueError(
+            f"config.schedule.warmup_epochs: expected less than the {config.steps} steps, found "
+            f"{config.schedule.warmup_epochs} passes of the pool, of {per_pass} steps each"
+        )
     groups = tuple(variables["params"])
     order_key, step_key = jax.random.split(key)
     return _Task(
@@ -236,7 +240,7 @@ def _check_views(config: SemiConfig, first: np.ndarray) -> None:
     for name in ("weak", "strong"):
         augment = getattr(config, name)
         try:
-            viewed = jax.eval_shape(lambda x: make_view(augment, jax.random.key(0), x), x)  # noqa: B023
+            viewed = jax.eval_shape(functools.partial(make_view, augment), jax.random.key(0), x)
         except (TypeError, ValueError) as error:
             hint = ", such as jaxal.augment.feature_view gives" if x.ndim == 2 else ""
             raise ValueError(
@@ -294,7 +298,7 @@ def _optimizer(
     )
 
 
-@lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=16)
 def _compiled_step(
     classifier: nn.Module,
     config: SemiConfig,
@@ -361,12 +365,13 @@ def _run_steps(
         state, metrics = task.step(state, batch, task.key)
         seen.append(metrics)
         if len(seen) == _FETCHED or step == end:
+            fetched, seen = jax.device_get(seen), []
             for name in metrics:
-                new = sum(float(x[name]) for x in jax.device_get(seen))
-                sums[name] = sums.get(name, 0.0) + new
-            seen = []
+                sums[name] = sums.get(name, 0.0) + sum(float(x[name]) for x in fetched)
     means = {name: total / (end - start) for name, total in sums.items()}
-    rates = ", ".join(f"{g} at {getattr(config, g).learning_rate}" for g in state.params)
+    rates = "learning rates " + ", ".join(
+        f"{getattr(config, part).learning_rate} of the {part}" for part in state.params
+    )
     check_converging(f"steps {start}..{end - 1}", means["loss"], state, rates)
     unseen = np.setdiff1d(np.arange(task.num_classes), task.labels)
     record = {

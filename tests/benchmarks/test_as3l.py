@@ -8,10 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks.__main__ import main
+from benchmarks.__main__ import _parser, main
 from benchmarks.as3l_priors import choose
 from benchmarks.as3l_report import curve, steps_to_reach
 from benchmarks.as3l_runs import Job, Outcome, Run, list_runs, run_one
+from benchmarks.as3l_scales import fill_in
 from jaxal.augment import feature_view
 from jaxal.models.classifier import Classifier
 from jaxal.models.heads import DenseHead
@@ -94,8 +95,13 @@ def test_trainings_stopped_early_go_on_to_the_same_end(ran, given, tmp_path, cap
         expected = [row[name] for row in lines_of(ran / "results.csv")]
         assert [row[name] for row in lines_of(tmp_path / "out" / "results.csv")] == expected
     assert not list((tmp_path / "out" / "runs").glob("*/settings.json"))
-    assert main([*given, "--minutes", "1e-6", "--out", str(tmp_path / "timed")]) == 0
+    timed = ["--out", str(tmp_path / "timed")]
+    assert main([*given, "--minutes", "1e-6", *timed]) == 0
+    # What goes on without saying otherwise stops at the same step, with more seeds, too.
+    assert main([*given, *timed, "--resume", "--seeds", "2"]) == 0
     assert {row["steps"] for row in lines_of(tmp_path / "timed" / "results.csv")} == {"2"}
+    text = (tmp_path / "timed" / "table.md").read_text()
+    assert "after 2 steps of a schedule of 4, where the prior was dropped" in text
 
 
 @pytest.mark.slow
@@ -129,7 +135,7 @@ def test_says_what_it_would_take(given, tmp_path, capsys):
         (["--budgets", "0"], "--budgets"),
         (["--budgets", "61"], "--budgets"),
         (["--seeds", "0"], "--seeds"),
-        (["--cutoff", "2"], "options.cutoff"),
+        (["--cutoff", "2"], "--cutoff: expected"),
         (["--stop-at", "0"], "--stop-at"),
         (["--minutes", "0"], "--minutes"),
         (["--dataset", "digits"], "--dataset: expected none beside --features"),
@@ -139,6 +145,13 @@ def test_bad_options_are_named(flags, message, given, tmp_path, capsys):
     assert main([*given, *flags, "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_published_numbers_stand_beside_their_data_set():
+    for scale in ("gpu", "paper"):
+        args = fill_in(_parser().parse_args(["as3l", "--scale", scale]))
+        assert (args.dataset, args.anchors) == ("cifar10", "cifar10")
+    assert fill_in(_parser().parse_args(["as3l"])).anchors is None
 
 
 def test_large_scales_want_weights(tmp_path, capsys):
@@ -161,7 +174,9 @@ def small_job(labels):
     )
     pool = Pool(x, 4, np.zeros(0, int), np.zeros(0, int), embedding=x)
     net = Classifier(Nothing(), DenseHead((), 4))
-    return Job(x, labels, x, y, pool, net, {}, None, config, "as3l_embedding", None, False)
+    return Job(
+        x, labels, x, y, pool, net, {}, None, config, "as3l_embedding", None, checkpoints=False
+    )
 
 
 def test_labels_not_paid_for_reach_nothing(tmp_path):
@@ -201,5 +216,7 @@ def test_steps_to_reach_by_hand():
         Outcome(None, [{"step": 1, "test_accuracy": a}, {"step": 2, "test_accuracy": 1.0}])
         for a in (0.2, 0.4)
     ]
-    found = curve(outcomes)
-    np.testing.assert_allclose(found[1], [0.3, 1])
+    np.testing.assert_allclose(curve(outcomes)[1], [0.3, 1])
+    # As far as all have come.
+    outcomes[1] = outcomes[1]._replace(history=outcomes[1].history[:1])
+    np.testing.assert_allclose(curve(outcomes), [[1], [0.3]])

@@ -48,7 +48,8 @@ def test_pools_are_evaluated_and_gone_on_with(tmp_path, capsys):
         (["--seeds", "0"], "--seeds"),
         (["--budgets", "-1"], "--budgets"),
         (["--budgets", "61"], "--budgets"),
-        (["--pool-size", "91"], "--pool-size"),
+        (["--pool-size", "1298"], "--pool-size"),
+        (["--pool-size", "0"], "--pool-size"),
     ],
 )
 def test_bad_options_are_named(flags, message, tmp_path, capsys):

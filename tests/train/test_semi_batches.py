@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from jaxal.train import semi_batches
-from jaxal.train.semi_batches import make_batches, pass_steps, plan_passes, plan_turns
+from jaxal.train.semi_batches import (
+    make_batches,
+    pass_steps,
+    plan_chain,
+    plan_passes,
+    plan_turns,
+)
 
 KEY = jax.random.key(0)
 
@@ -30,7 +36,7 @@ def test_orders_differ_from_pass_to_pass():
     assert not np.array_equal(first, second)
 
 
-@pytest.mark.parametrize(("count", "size"), [(3, 8), (4, 4), (1, 5)])
+@pytest.mark.parametrize(("count", "size"), [(3, 8), (4, 4), (1, 5), (5, 7)])
 def test_turns_are_equal_up_to_one(count, size, monkeypatch):
     monkeypatch.setattr(semi_batches, "_DRAWN", 4)
     plans = list(plan_turns(KEY, count, size, 0, 9))
@@ -39,12 +45,21 @@ def test_turns_are_equal_up_to_one(count, size, monkeypatch):
         assert set(counts) == set(range(count))
         assert max(counts.values()) - min(counts.values()) <= 1
         assert plan.mask.all()
-    if size % count:
-        extra = {tuple(np.bincount(plan.rows, minlength=count)) for plan in plans}
-        assert len(extra) > 1 or count == 1
+    counted = {tuple(np.bincount(plan.rows, minlength=count)) for plan in plans}
+    assert (len(counted) > 1) == (size % count > 0)
 
 
-@pytest.mark.parametrize("plan", [plan_passes, plan_turns])
+@pytest.mark.parametrize(("count", "size"), [(9, 4), (5, 4), (20, 16), (4, 4)])
+def test_chained_passes_have_whole_batches(count, size):
+    plans = list(plan_chain(KEY, count, size, 0, 3 * count))
+    assert all(plan.mask.sum() == size == len(plan.rows) for plan in plans)
+    seen = np.concatenate([plan.rows for plan in plans])
+    for turn in seen.reshape(-1, count):
+        np.testing.assert_array_equal(np.sort(turn), np.arange(count))
+    assert not np.array_equal(seen[:count], seen[count : 2 * count])
+
+
+@pytest.mark.parametrize("plan", [plan_chain, plan_passes, plan_turns])
 def test_a_step_sees_the_same_wherever_the_steps_begin(plan, monkeypatch):
     monkeypatch.setattr(semi_batches, "_DRAWN", 4)
     whole = list(plan(KEY, 7, 8 if plan is plan_turns else 3, 0, 11))

@@ -281,7 +281,7 @@ def test_equal_samples_are_trained_on():
         ),
         (
             {"config": CONFIG._replace(schedule=ScheduleConfig("cosine", warmup_epochs=9))},
-            "config.schedule.warmup_epochs: expected less than the 2 epochs",
+            "config.schedule.warmup_epochs: expected less than the 12 steps, found 9 passes",
         ),
         ({"prior": np.zeros((60, 3))}, r"prior: expected \[60\] classes or shares \[60, 4\]"),
         ({"prior": np.zeros((60, 4))}, r"prior: .* sum to 1 in each row, found \[0.0, .* in row 0"),
@@ -290,7 +290,7 @@ def test_equal_samples_are_trained_on():
         ({"config": CONFIG._replace(steps=0)}, "config.steps"),
         (
             {"config": CONFIG._replace(head=OptimizerConfig(learning_rate=1e38))},
-            r"diverged in steps 0..4 .* with head at 1e\+38",
+            r"diverged in steps 0..4 .* with learning rates 1e\+38 of the head",
         ),
     ],
 )
