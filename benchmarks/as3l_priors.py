@@ -90,6 +90,8 @@ def choose(
     strategy = get_strategy("as3l" if name in ("as3l_embedding", "kmeans") else name)
     if strategy.oracle:
         options = {"true_labels": truth}
+    if name == "as3l":
+        options = {"space": "fine"}
     if name == "kmeans":
         options = {"space": "features", "num_runs": 1, "consensus": "none"}
     if name == "as3l_embedding":

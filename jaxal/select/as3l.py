@@ -17,7 +17,7 @@ from jaxal.select.base import Pool, Strategy, check_pool, free_mask
 
 __all__ = ["AS3L", "As3lInfo", "Space", "select_as3l"]
 
-Space = Literal["fine", "features", "embedding"]
+Space = Literal["embedding", "fine", "features"]
 
 
 class As3lInfo(NamedTuple):
@@ -35,7 +35,7 @@ def select_as3l(
     pool: Pool,
     *,
     batch_size: int,
-    space: Space = "fine",
+    space: Space = "embedding",
     num_clusters: int | None = None,
     num_runs: int = 6,
     consensus: Consensus = "majority",
@@ -44,11 +44,11 @@ def select_as3l(
 ) -> tuple[jax.Array, As3lInfo]:
     """Choose the medoids of the largest stable groups.
 
-    k-means runs ``num_runs`` times on fine-tuned features, see `jaxal.clustering.tuned_features`;
-    the samples whose clusters agree in all runs make a group; the largest groups are taken, see
-    `jaxal.clustering.groups.order_groups`, and of each its medoid. The paper chooses all samples at
-    once, before any label, with 6 runs. Ours: the number of clusters, which of the groups of one
-    cluster go first, what distance a medoid has the least of, and
+    k-means runs ``num_runs`` times; the samples whose clusters agree in all runs make a group; the
+    largest groups are taken, see `jaxal.clustering.groups.order_groups`, and of each its medoid.
+    The paper chooses all samples at once, before any label, by 6 runs on fine-tuned features, see
+    `jaxal.clustering.tuned_features`. Ours: what is clustered, the number of clusters, which of the
+    groups of one cluster go first, what distance a medoid has the least of, and
 
     * later rounds: groups with labelled samples count as taken;
     * fewer groups than ``batch_size``: once every group is taken, they give their next sample by
@@ -56,11 +56,12 @@ def select_as3l(
 
     Args:
       key: the starts of k-means and the training of the features.
-      pool: features, labelled rows; labels are not looked at. For "embedding" the embedding.
+      pool: its embedding, or for the other spaces its features, and labelled rows; labels are not
+        looked at.
       batch_size: how many.
-      space: what is clustered: "fine", the fine-tuned features; "features", brought to length 1;
-        or "embedding", as it is: such as features that were fine-tuned before, to be shared with
-        `jaxal.as3l.prior_labels`.
+      space: what is clustered: "embedding", the pool's, such as of `jaxal.cluster_embedding`, to be
+        shared with `jaxal.as3l.prior_labels`; "fine", the paper's fine-tuned features; "features",
+        brought to length 1.
       num_clusters: of each run; None for ``l + batch_size``. With one, as for a first batch of one,
         "fine" is "features", since a single centre says nothing.
       num_runs: C.
@@ -149,7 +150,7 @@ def _picked(
     return rows, As3lInfo(chosen, groups.sizes[chosen], runs, ranks, total)
 
 
-def _needs(space: Space = "fine", **_: Any) -> frozenset[str]:
+def _needs(space: Space = "embedding", **_: Any) -> frozenset[str]:
     check_choice(space, "space", Space)
     return frozenset({"embedding"} if space == "embedding" else ())
 

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,8 @@ from jaxal.clustering.groups import find_groups, order_groups, repeat_kmeans
 from jaxal.select import Pool, check_options
 
 KEY = jax.random.key(4)
+# The paper's, on fine-tuned features.
+fine = functools.partial(select_as3l, space="fine")
 NONE = np.zeros(0, int)
 
 
@@ -51,9 +55,9 @@ def test_picks_are_the_medoids_of_the_groups_in_order(metric, labeled):
 
 def test_separate_blobs_get_one_pick_each():
     x, y = blobs()
-    picks, info = select_as3l(KEY, Pool(x, 6, NONE, NONE), batch_size=6)
+    picks, info = fine(KEY, Pool(x, 6, NONE, NONE), batch_size=6)
     assert sorted(y[np.asarray(picks)]) == list(range(6))
-    more, _ = select_as3l(KEY, Pool(x, 6, picks[:4], [0] * 4), batch_size=2)
+    more, _ = fine(KEY, Pool(x, 6, picks[:4], [0] * 4), batch_size=2)
     assert sorted(y[np.concatenate([picks[:4], more])]) == list(range(6))
     assert (info.sizes > 0).all()
 
@@ -62,7 +66,7 @@ def test_labels_are_not_looked_at():
     x, _ = blobs(spread=2.0)
     labeled = [3, 90, 5, 41]
     found = [
-        select_as3l(KEY, Pool(x, 4, labeled, labels), batch_size=7)[0]
+        fine(KEY, Pool(x, 4, labeled, labels), batch_size=7)[0]
         for labels in ([0, 1, 2, 3], [3, 1, 0, 2], [0, 0, 0, 0])
     ]
     np.testing.assert_array_equal(found[0], found[1])
@@ -72,7 +76,7 @@ def test_labels_are_not_looked_at():
 def test_one_key_one_choice_whatever_the_chunks():
     x, _ = blobs()
     pool = Pool(x, 6, NONE, NONE)
-    runs = [select_as3l(KEY, pool, batch_size=6, chunk_size=size)[0] for size in (4096, 4096, 50)]
+    runs = [fine(KEY, pool, batch_size=6, chunk_size=size)[0] for size in (4096, 4096, 50)]
     np.testing.assert_array_equal(runs[0], runs[1])
     np.testing.assert_array_equal(runs[0], runs[2])
 
@@ -82,8 +86,8 @@ def test_features_tuned_before_are_the_embedding():
     tune_key, _ = jax.random.split(KEY)
     tuned = fine_tune_features(tune_key, x, 9).features
     pool = Pool(x, 6, NONE, NONE, embedding=tuned)
-    inside, _ = select_as3l(KEY, pool, batch_size=9)
-    outside, _ = select_as3l(KEY, pool, batch_size=9, space="embedding")
+    inside, _ = fine(KEY, pool, batch_size=9)
+    outside, _ = select_as3l(KEY, pool, batch_size=9)
     np.testing.assert_array_equal(inside, outside)
 
 
@@ -125,10 +129,10 @@ def test_all_that_is_left_and_groups_that_are_wholly_labelled():
 
 def test_a_first_batch_of_one_is_the_medoid_of_all():
     x, _ = blobs(50)
-    picks, info = select_as3l(KEY, Pool(x, 6, NONE, NONE), batch_size=1, medoid="cosine")
+    picks, info = fine(KEY, Pool(x, 6, NONE, NONE), batch_size=1, medoid="cosine")
     np.testing.assert_array_equal(picks, [medoid(x, np.arange(50), "cosine").argmin()])
     assert info.num_groups == 1
-    alone, _ = select_as3l(KEY, Pool(np.ones((1, 2)), 1, NONE, NONE), batch_size=1)
+    alone, _ = fine(KEY, Pool(np.ones((1, 2)), 1, NONE, NONE), batch_size=1)
     np.testing.assert_array_equal(alone, [0])
 
 
@@ -136,16 +140,14 @@ def test_a_first_batch_of_one_is_the_medoid_of_all():
 @pytest.mark.parametrize("scale", [2.0**100, 2.0**-100])
 def test_huge_and_tiny_features(scale):
     x, _ = blobs(80)
-    plain, found = (
-        select_as3l(KEY, Pool(z, 6, NONE, NONE), batch_size=5)[0] for z in (x, x * scale)
-    )
+    plain, found = (fine(KEY, Pool(z, 6, NONE, NONE), batch_size=5)[0] for z in (x, x * scale))
     np.testing.assert_array_equal(found, plain)
 
 
 def test_the_strategy():
     assert AS3L.name == "as3l" and AS3L.cold_start
-    assert AS3L.needs_with({}) == frozenset()
-    assert AS3L.needs_with({"space": "embedding", "num_runs": 2}) == {"embedding"}
+    assert AS3L.needs_with({}) == {"embedding"}
+    assert AS3L.needs_with({"space": "fine", "num_runs": 2}) == frozenset()
     assert check_options(AS3L, {"num_runs": 2, "consensus": "any"})
     with pytest.raises(ValueError, match="space: expected one of"):
         AS3L.needs_with({"space": "all"})
@@ -157,7 +159,7 @@ def test_the_strategy():
         ({"batch_size": 10}, "batch_size: expected at most 9, the samples left"),
         ({"batch_size": 0}, "batch_size"),
         ({"space": "embedding"}, "as3l needs pool.embedding"),
-        ({"space": "tuned"}, "space: expected one of fine, features, embedding"),
+        ({"space": "tuned"}, "space: expected one of embedding, fine, features"),
         ({"num_clusters": 10}, "num_clusters: expected at most 9"),
         ({"num_clusters": 0}, "num_clusters"),
         ({"num_runs": 0}, "num_runs"),
@@ -168,6 +170,6 @@ def test_the_strategy():
     ],
 )
 def test_errors(change, message):
-    given = {"pool": Pool(np.ones((9, 2)), 1, [], []), "batch_size": 2}
+    given = {"pool": Pool(np.ones((9, 2)), 1, [], []), "batch_size": 2, "space": "fine"}
     with pytest.raises(ValueError, match=message):
         select_as3l(KEY, **(given | change))
