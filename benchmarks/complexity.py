@@ -15,6 +15,7 @@ __all__ = ["COMPLEXITY", "Complexity", "Work", "ceiling_seconds"]
 
 # k-means stops when the data let it; so many sweeps are counted.
 _SWEEPS = 10
+_RUNS = 6  # of k-means in as3l
 # Dropout decides how many samples DropQuery clusters; such a share of the unlabelled is counted.
 _DOUBTED = 0.5
 _FLOAT = 4  # bytes
@@ -137,6 +138,10 @@ def _activeft(s: Sizes) -> Work:
     return Work(flops=301 * step + 2 * s.pool * s.features * s.labeled)
 
 
+def _as3l(s: Sizes) -> Work:
+    return Work(flops=_RUNS * _kmeans(s.pool, s.embedding, s.labeled + s.picks))
+
+
 _SCORES = Complexity("n·c", "n", _scores)
 _CORESET = Complexity("n·d·(l + b)", "n·d", _coreset)
 
@@ -180,6 +185,12 @@ COMPLEXITY: dict[str, Complexity] = {
     ),
     "activeft": Complexity(
         "n·d·(b·S + l); S = 300 steps", "n·d + 4096·(b + l) + b² + l²", _activeft
+    ),
+    "as3l": Complexity(
+        "R·n·e·k a sweep of k-means + b·g·R; R = 6 runs, k = l + b, e the embedding's width, g ≤ n "
+        "groups",
+        "n·(e + R)",
+        _as3l,
     ),
     "ntkcpl": Complexity(
         "n·(m + l)·(d + 2w) + n·l·(m + l + k) + n·m·(k + b); m = 4000 candidates, w = 512, "
