@@ -66,7 +66,7 @@ def fixmatch(
     cutoff: float,
     decay: float,
 ) -> tuple[jax.Array, Memory]:
-    """Use one threshold for all classes, always (FixMatch, arXiv 2001.07685, equation 4).
+    """Use one threshold for all classes, always (FixMatch, arXiv 2001.07685).
 
     Args:
       memory: from the step before; comes back as it is.
@@ -116,7 +116,7 @@ def flexmatch(
 
 
 def flexmatch_thresholds(confident: jax.Array, num_classes: int, cutoff: float) -> jax.Array:
-    """Compute FlexMatch's thresholds τ · β / (2 - β) (arXiv 2110.08263, equations 5, 7, 11 and 12).
+    """Compute FlexMatch's thresholds τ · β / (2 - β) (arXiv 2110.08263, with its warm-up).
 
     β of a class is the number of samples last predicted as it at the cutoff, over the largest such
     number, that of samples never predicted so included.
@@ -145,8 +145,8 @@ def freematch(
 ) -> tuple[jax.Array, Memory]:
     """Let the threshold grow with the confidence of the model, class by class.
 
-    FreeMatch's self-adaptive thresholds (arXiv 2205.07246, equations 5 to 8); moving means take in
-    the batch before its thresholds are made.
+    FreeMatch's self-adaptive thresholds (arXiv 2205.07246); moving means take in the batch before
+    its thresholds are made.
 
     Args:
       memory: from the step before.
@@ -176,7 +176,7 @@ def freematch(
 
 
 def freematch_thresholds(memory: Memory) -> jax.Array:
-    """Compute FreeMatch's thresholds, mean confidence · p̃ / max p̃ (arXiv 2205.07246, equation 8).
+    """Compute FreeMatch's thresholds, mean confidence · p̃ / max p̃ (arXiv 2205.07246).
 
     Returns:
       ``[c]`` float32.
@@ -185,7 +185,7 @@ def freematch_thresholds(memory: Memory) -> jax.Array:
 
 
 def fairness(memory: Memory, probs: jax.Array, used: jax.Array) -> jax.Array:
-    """Compute FreeMatch's self-adaptive fairness (arXiv 2205.07246, equations 9 to 11).
+    """Compute FreeMatch's self-adaptive fairness (arXiv 2205.07246).
 
     Args:
       memory: after the batch.
