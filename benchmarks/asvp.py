@@ -92,6 +92,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--budgets", type=int, nargs="+", metavar="N", help="picks of each round, not the scale's"
     )
+    parser.add_argument(
+        "--final-at",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="numbers of labels, each the end of a round, that networks are finally trained on and "
+        "compared at (default: the end of every round)",
+    )
     parser.add_argument("--seeds", type=int, metavar="N", help="how many, from 0")
     parser.add_argument(
         "--final",
@@ -224,6 +232,12 @@ def _plan_runs(args: argparse.Namespace, images: Images) -> tuple[tuple[int, ...
     for size in budgets:
         check_positive(size, "--budgets")
     check_batch_size(sum(budgets), len(images.train), "--budgets")
+    ends = np.cumsum(budgets).tolist()
+    args.final_at = sorted(set(args.final_at or ends))
+    for count in args.final_at:
+        if count not in ends:
+            told = ", ".join(map(str, ends))
+            raise ValueError(f"--final-at: expected ends of rounds, of {told}, found {count}")
     if args.trigger is not None and any(text.startswith("asvp:") for text in args.pipelines):
         raise ValueError("--trigger: expected none beside a pipeline that names its own")
     found = [read_pipeline(text) for text in dict.fromkeys(args.pipelines)]
@@ -276,7 +290,7 @@ def _make_job(
     if args.trigger is not None:
         config = config._replace(trigger=TRIGGERS[args.trigger])
     none = np.zeros((0, 0), np.float32)
-    return Job(network, images.test, none, 0.0, budgets, config)
+    return Job(network, images.test, none, 0.0, budgets, tuple(args.final_at), config)
 
 
 def _plain(config: FinetuneConfig) -> FinetuneConfig:

@@ -78,7 +78,7 @@ def report(
         "accuracy, over the accuracies that both curves reach; nothing where there are none. What "
         "was interrupted counts from where it went on."
     )
-    if job.config.compare:
+    if any(not row.chosen for row in rows):
         paragraphs += [
             "## Final trainings",
             "Accuracy over all strategies and seeds, by how the network is trained in the end.",

@@ -77,6 +77,7 @@ class Job(NamedTuple):
     features: np.ndarray  # [n, d] of the pre-trained network
     embed_seconds: float  # what they took
     budgets: tuple[int, ...]  # picks a round
+    final_at: tuple[int, ...]  # numbers of labels that networks are finally trained on
     config: PipelineConfig
 
     @property
@@ -166,7 +167,7 @@ def count_passes(job: Job, run: Run) -> dict[str, float]:
             selection += training_passes(job.network, tuning, middle) + pool
             refreshed = [middle]
     final = 0.0
-    for end in ends:
+    for end in job.final_at:
         chosen = final_method(job.config.final, end, refreshed)
         for method in {chosen, *job.config.compare}:
             served = run.pipeline == "standard" and method == tuning and end < ends[-1]
@@ -196,7 +197,7 @@ def run_one(
         features=job.features,
         evaluate=functools.partial(_evaluate, job.network, job.test),
         config=config,
-        final_at=job.ends,
+        final_at=job.final_at,
         options={"true_labels": labels} if strategy.oracle else None,
         on_event=on_event,
     )
@@ -210,7 +211,7 @@ def rows_of(run: Run, state: PipelineState, job: Job) -> list[Row]:
     rows = []
     for training in state.trainings:
         count = training.num_labeled
-        if training.purpose != "final" or count not in job.ends:
+        if training.purpose != "final" or count not in job.final_at:
             continue
         chosen = final_method(job.config.final, count, refreshed)
         rows.append(

@@ -50,9 +50,11 @@ def warm_up(job: Job, runs: Sequence[Run]) -> None:
         network, ft=_few(network.ft), lpft=LpftConfig(*map(_few, network.lpft)), checkpoints=False
     )
     # Labelled sets are padded: those of one padded size share programs.
-    for count in {next_capacity(end): end for end in job.ends}.values():
-        for method in dict.fromkeys(("lpft", config.tuning, *config.compare)):
-            few.train(jax.random.key(0), np.arange(count), np.zeros(count, np.int32), method)
+    trained = [(config.tuning, count) for count in job.ends[:-1]]
+    finally_by = ("lpft", config.tuning, *config.compare)
+    trained += [(method, count) for method in finally_by for count in job.final_at]
+    for (method, _), count in {(m, next_capacity(n)): n for m, n in trained}.items():
+        few.train(jax.random.key(0), np.arange(count), np.zeros(count, np.int32), method)
     for strategy in dict.fromkeys(run.strategy for run in runs):
         for count, more in zip(job.ends, job.budgets[1:], strict=False):
             if STRATEGIES[strategy].oracle:
@@ -83,7 +85,7 @@ def is_done(job: Job, run: Run, out: Path) -> bool:
     except (KeyError, TypeError, ValueError):
         return False  # who reads it says what is wrong
     final = {t["num_labeled"] for t in trainings if t["purpose"] == "final"}
-    return final >= set(job.ends)
+    return final >= set(job.final_at)
 
 
 def run_all(out: Path, job: Job, runs: Sequence[Run]) -> tuple[list[Row], list[dict[str, Any]]]:

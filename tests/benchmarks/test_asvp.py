@@ -91,6 +91,7 @@ def test_says_what_it_would_take(tmp_path, capsys):
         (["--strategies", "other"], "--strategies"),
         (["--budgets", "2000"], "--budgets"),
         (["--budgets", "0"], "--budgets"),
+        (["--budgets", "8", "8", "--final-at", "8", "12"], "--final-at"),
         (["--seeds", "0"], "--seeds"),
         (["--epochs", "0"], "--epochs"),
         (["--target", "0"], "--target"),

@@ -1,4 +1,5 @@
 import argparse
+import csv
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +46,9 @@ def test_the_network_begins_as_the_identity():
 def test_pipelines_run_on_given_features(tmp_path):
     given = ["asvp", "--scale", "cpu", *write(tmp_path), "--budgets", "6", "6", "--seeds", "1"]
     given += ["--strategies", "margin", "--pipelines", "standard", "svpp", "--epochs", "2"]
-    assert main([*given, "--out", str(tmp_path / "out")]) == 0
+    assert main([*given, "--final-at", "12", "--out", str(tmp_path / "out")]) == 0
+    with (tmp_path / "out" / "results.csv").open(newline="") as file:
+        assert {row["num_labeled"] for row in csv.DictReader(file)} == {"12"}
     assert "on x, adapter" in (tmp_path / "out" / "table.md").read_text()
     assert str(tmp_path) not in (tmp_path / "out" / "table.md").read_text()
 
