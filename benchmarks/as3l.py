@@ -44,10 +44,10 @@ and views are noise and dropped coordinates.
 --resume and more --minutes it goes on.
 --scale paper: the same for 2^20 steps; says how long that takes before it starts.
 
-Labels are chosen by as3l (stable groups of fine-tuned features), as3l_embedding (of the embedding
-that NTKCPL clusters), kmeans (medoids of one run), or other strategies; class-balanced is an oracle
-that looks at all labels. Writes results.csv, history.csv, table.md and curves.png to
---out, and saves each training as it goes; --resume goes on."""
+Labels are chosen by as3l (stable groups of the embedding that NTKCPL clusters), as3l_fine (of
+fine-tuned features, as in the paper), kmeans (medoids of one run), or other strategies;
+class-balanced is an oracle that looks at all labels. Writes results.csv, history.csv, table.md and
+curves.png to --out, and saves each training as it goes; --resume goes on."""
 
 _OWN = ("results.csv", "history.csv", "table.md", "curves.png")
 _LONG = 120.0  # seconds of a training that is worth saving as it goes
@@ -63,9 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--selections",
         nargs="+",
-        default=["random", "as3l_embedding"],
+        default=["random", "as3l"],
         metavar="S",
-        help=f"of {', '.join(SELECTIONS)} (default random as3l_embedding)",
+        help=f"of {', '.join(SELECTIONS)} (default random as3l)",
     )
     parser.add_argument(
         "--methods", nargs="+", choices=list(RULES), default=["flexmatch"], help="default flexmatch"
@@ -77,8 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prior",
         choices=PRIORS,
-        default="as3l_embedding",
-        help="how labels are propagated (default as3l_embedding)",
+        default="as3l",
+        help="how labels are propagated (default as3l)",
     )
     parser.add_argument(
         "--hard-prior", action="store_true", help="each sample's likeliest class, not shares"

@@ -46,10 +46,10 @@ STRATEGIES = (
     "activeft",
     "maxherding",
     "ntkcpl",
+    "as3l_fine",
     "as3l",
-    "as3l_embedding",
 )
-PRIORS = ("as3l", "as3l_embedding", "nearest", "spreading", "logistic")
+PRIORS = ("as3l_fine", "as3l", "nearest", "spreading", "logistic")
 
 _SPREADING_NEIGHBORS = 10
 # Of 1 to 10,000 the one from which on random labels of unit rows get no better: the default, 1, is
@@ -76,8 +76,8 @@ def choose(
     """Choose the samples to label, from none.
 
     Args:
-      name: one of ``STRATEGIES``. "kmeans" takes the medoids of one k-means; "as3l_embedding" is
-        AS3L on the pool's embedding in place of fine-tuned features.
+      name: one of ``STRATEGIES``. "kmeans" takes the medoids of one k-means; "as3l_fine" is
+        AS3L on fine-tuned features, as in the paper, in place of the pool's embedding.
       key: of the choice.
       pool: nothing labelled, with an embedding.
       num_labels: how many.
@@ -87,15 +87,13 @@ def choose(
       ``[num_labels]`` rows.
     """
     options: dict[str, Any] = {}
-    strategy = get_strategy("as3l" if name in ("as3l_embedding", "kmeans") else name)
+    strategy = get_strategy("as3l" if name in ("as3l_fine", "kmeans") else name)
     if strategy.oracle:
         options = {"true_labels": truth}
-    if name == "as3l":
+    if name == "as3l_fine":
         options = {"space": "fine"}
     if name == "kmeans":
         options = {"space": "features", "num_runs": 1, "consensus": "none"}
-    if name == "as3l_embedding":
-        options = {"space": "embedding"}
     picks, _ = strategy.select(key, pool, batch_size=num_labels, **options)
     return np.asarray(picks)
 
@@ -119,10 +117,10 @@ def propagate(
     Returns:
       ``[n, num_classes]`` shares of the classes, that sum to 1.
     """
-    if name in ("as3l", "as3l_embedding"):
+    if name in ("as3l", "as3l_fine"):
         tune_key, key = jax.random.split(key)
         x = pool.embedding
-        if name == "as3l":
+        if name == "as3l_fine":
             x = fine_tune_features(tune_key, pool.features, len(rows)).features
         assert x is not None
         return np.asarray(prior_labels(key, x, rows, labels, pool.num_classes).soft)

@@ -54,9 +54,7 @@ def ran(given, tmp_path_factory):
 def test_all_ways_are_run_and_reported(ran):
     rows = lines_of(ran / "results.csv")
     assert [(row["selection"], row["prior"]) for row in rows] == [
-        (selection, prior)
-        for selection in ("random", "as3l_embedding")
-        for prior in ("False", "True")
+        (selection, prior) for selection in ("random", "as3l") for prior in ("False", "True")
     ]
     assert all(0 <= float(row["accuracy"]) <= 1 and row["steps"] == "4" for row in rows)
     # Both ways to train have the same labels.
@@ -67,7 +65,7 @@ def test_all_ways_are_run_and_reported(ran):
     text = (ran / "table.md").read_text()
     for part in ("flexmatch + prior", "Classes with a label", "base's accuracy", "after 4 steps"):
         assert part in text
-    assert "as3l_embedding, soft" in text
+    assert "as3l, soft" in text
     assert (ran / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -175,14 +173,12 @@ def small_job(labels):
     )
     pool = Pool(x, 4, np.zeros(0, int), np.zeros(0, int), embedding=x)
     net = Classifier(Nothing(), DenseHead((), 4))
-    return Job(
-        x, labels, x, y, pool, net, {}, None, config, "as3l_embedding", None, checkpoints=False
-    )
+    return Job(x, labels, x, y, pool, net, {}, None, config, "as3l", None, checkpoints=False)
 
 
 def test_labels_not_paid_for_reach_nothing(tmp_path):
     truth = np.arange(60) % 4
-    run = Run("as3l_embedding", 6, "flexmatch", True, 0)
+    run = Run("as3l", 6, "flexmatch", True, 0)
 
     def outcome(labels, name):
         (tmp_path / name).mkdir()
@@ -191,7 +187,7 @@ def test_labels_not_paid_for_reach_nothing(tmp_path):
     expected = outcome(truth, "true")
     # Whatever is chosen keeps its label: all that is not has another.
     key = jax.random.fold_in(jax.random.key(0), 0)
-    rows = choose("as3l_embedding", key, small_job(truth).pool, 6, truth)
+    rows = choose("as3l", key, small_job(truth).pool, 6, truth)
     permuted = (truth + 1) % 4
     permuted[rows] = truth[rows]
     found = outcome(permuted, "permuted")
