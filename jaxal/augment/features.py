@@ -24,7 +24,8 @@ def feature_view(*, noise: float = 0.0, dropped: float = 0.0) -> Pipeline:
         mean.
 
     Returns:
-      ``(key, features [d]) -> [d]`` for `jaxal.augment.base.augment_features`.
+      ``(key, features [d]) -> [d]`` for `jaxal.augment.base.augment_features`; images are refused
+      by a ValueError.
 
     Raises:
       ValueError: a share below 0, or none of the coordinates kept.
@@ -36,6 +37,8 @@ def feature_view(*, noise: float = 0.0, dropped: float = 0.0) -> Pipeline:
 
 
 def _view(key: jax.Array, x: jax.Array, *, noise: float, dropped: float) -> jax.Array:
+    if x.ndim != 1:
+        raise ValueError(f"feature_view: expected a row of features [d], found shape {x.shape}")
     noise_key, drop_key = jax.random.split(key)
     spread = noise * jnp.sqrt(jnp.mean(x**2))
     x = x + spread * jax.random.normal(noise_key, x.shape)

@@ -53,3 +53,8 @@ def test_features_have_two_dimensions():
         ValueError, match=r"features: expected a batch \[n, d\], found shape \(3,\)"
     ):
         augment_features(feature_view(), KEY, X[0, :3])
+
+
+def test_images_are_refused():
+    with pytest.raises(ValueError, match=r"a row of features \[d\], found shape \(4, 4, 3\)"):
+        feature_view()(KEY, np.zeros((4, 4, 3), np.float32))
