@@ -184,7 +184,7 @@ def ask(
     if not cold and any(getattr(outputs, field, None) is None for field in fields):
         outputs = fit_head(state, features, head=head, fields=fields, chunk_size=chunk_size)
     if cold and not strategy.cold_start:
-        strategy, options = RANDOM, {}
+        strategy, options, needs = RANDOM, {}, frozenset()
     if embedding is None and "embedding" in needs:
         embedding = cluster_embedding(features)
     pool = Pool(

@@ -1,6 +1,7 @@
-"""What labels and computing cost, and how many labels a curve saves (arXiv 2403.01101's account).
+"""What labels and computing cost, and how many labels a curve saves (after arXiv 2403.01101).
 
-A way of working is charged for its labels, and for the device while it selects and trains.
+A way of working is charged for its labels, and for the device while it selects. The paper counts no
+more; the device while the final model is trained, which all ways pay alike, is counted here too.
 """
 
 from typing import NamedTuple
@@ -36,7 +37,8 @@ class Cost(NamedTuple):
     """What a way of working costs."""
 
     labels: float  # dollars
-    training: float  # dollars, for selection and training
+    selection: float  # dollars, for the device's time between labels: the paper's training cost
+    training: float  # dollars, for that of the final model
     total: float  # dollars
     selection_hours: float  # by the clock, on all devices at once
 
@@ -75,9 +77,11 @@ def cost_of(
     ):
         check_number(value, name, least=0)
     labels = num_labels * prices.label
-    hours = num_devices * (selection_seconds + training_seconds) / 3600
-    training = hours * prices.device_hour
-    return Cost(labels, training, labels + training, selection_seconds / 3600)
+    second = num_devices * prices.device_hour / 3600
+    selection, training = selection_seconds * second, training_seconds * second
+    return Cost(
+        labels, selection, training, labels + selection + training, selection_seconds / 3600
+    )
 
 
 def predict_seconds(flops: float, rate: float, *, share: float = 0.4) -> float:
@@ -103,7 +107,7 @@ def predict_seconds(flops: float, rate: float, *, share: float = 0.4) -> float:
 def labels_to_reach(num_labels: ArrayLike, accuracies: ArrayLike, target: ArrayLike) -> np.ndarray:
     """Read off a curve how many labels an accuracy takes, by interpolation.
 
-    Where a curve falls, its earlier height counts: who has that accuracy needs no more labels.
+    Where a curve crosses it more than once, the first time counts.
 
     Args:
       num_labels: ``[r]``, rising.
@@ -117,11 +121,14 @@ def labels_to_reach(num_labels: ArrayLike, accuracies: ArrayLike, target: ArrayL
       ValueError: curves that do not fit, or numbers of labels that do not rise.
     """
     counts, heights = _check_curve(num_labels, accuracies, "num_labels")
-    best = np.maximum.accumulate(heights)
-    # Of equal heights the first is meant.
-    first = np.concatenate([[True], np.diff(best) > 0])
     wanted = np.asarray(target, np.float64)
-    return np.where(wanted > best[-1], np.nan, np.interp(wanted, best[first], counts[first]))
+    reached = heights >= wanted[..., None]
+    after = reached.argmax(axis=-1)
+    before = np.maximum(after - 1, 0)
+    rise = np.where(after > 0, heights[after] - heights[before], 1)
+    share = np.where(after > 0, (wanted - heights[before]) / rise, 0)
+    found = counts[before] + share * (counts[after] - counts[before])
+    return np.where(reached.any(axis=-1), found, np.nan)
 
 
 def sample_saving_ratio(

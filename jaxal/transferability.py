@@ -33,7 +33,7 @@ __all__ = [
 # Squared singular values below this part of the largest are rounding.
 _RANK = 1e-13
 # log(alpha / beta) is sought in these limits around the log of the mean squared singular value.
-_REACH, _GRID, _HALVINGS = 30.0, 121, 60
+_REACH, _GRID, _HALVINGS = 30.0, 121, 40
 
 
 class Moments(NamedTuple):
@@ -72,6 +72,10 @@ class _Spectrum(NamedTuple):
 
 def logme(features: ArrayLike, labels: ArrayLike, *, chunk_size: int = DEFAULT_CHUNK_SIZE) -> float:
     """Score how well features serve for labels: LogME (arXiv 2102.11005).
+
+    Where features of lower rank than there are samples tell classes apart without error, the
+    evidence grows without bound with the precision of the noise, which is then kept finite: such
+    scores are high, and beyond that arbitrary.
 
     Where samples are fewer than features the widely copied implementation counts D/2 ln(alpha) for
     the weights that no sample touches, whose evidence is 0; here it is min(N, D)/2.
@@ -342,7 +346,9 @@ def _evidence(spectrum: _Spectrum) -> Evidence:
 
     middle = np.log(values.mean())
     grid = np.linspace(middle - _REACH, middle + _REACH, _GRID)
-    best = np.stack([at(np.full((len(rest), 1), t))[0][:, 0] for t in grid], axis=1).argmax(axis=1)
+    left = 1 / (1 + values / np.exp(grid)[:, None])  # [g, k], the same for all classes
+    remains = np.maximum(rest[:, None] + energies @ left.T, np.finfo(float).tiny)
+    best = (np.log(left).sum(axis=1) - count * np.log(remains)).argmax(axis=1)
     step = grid[1] - grid[0]
     low, high = grid[best] - step, grid[best] + step
     golden = (np.sqrt(5) - 1) / 2

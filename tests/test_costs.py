@@ -6,7 +6,7 @@ from jaxal.costs import Prices, cost_of, labels_to_reach, predict_seconds, sampl
 
 def test_labels_and_hours_add_up():
     found = cost_of(1000, 1800, 5400, prices=Prices(0.5, 3.0), num_devices=2)
-    assert found == (500.0, 12.0, 512.0, 0.5)
+    assert found == (500.0, 3.0, 9.0, 512.0, 0.5)
 
 
 def test_seconds_from_operations():
@@ -16,7 +16,11 @@ def test_seconds_from_operations():
 def test_labels_are_read_off_the_first_crossing():
     counts, heights = [10, 20, 40, 80], [0.5, 0.7, 0.6, 0.9]
     found = labels_to_reach(counts, heights, [0.4, 0.5, 0.6, 0.7, 0.8, 0.95])
-    np.testing.assert_allclose(found, [10, 10, 15, 20, 50, np.nan])
+    # To 0.8 it is two thirds of the way from the dip at 40 labels to 80.
+    np.testing.assert_allclose(found, [10, 10, 15, 20, 200 / 3, np.nan])
+    flat = labels_to_reach(counts, [0.5, 0.7, 0.7, 0.9], [0.7, 0.8])
+    np.testing.assert_allclose(flat, [20, 60])
+    assert labels_to_reach([5], [0.5], 0.4) == 5
 
 
 def test_half_the_labels_save_a_half():

@@ -46,6 +46,7 @@ from jaxal.embedding import cluster_embedding
 from jaxal.models.saved import load_variables, save_variables
 from jaxal.records import describe, fingerprint
 from jaxal.select import Strategy, check_options, get_strategy
+from jaxal.train.epochs import DivergedError
 from jaxal.train.head import predict_probs
 from jaxal.train.network import METHODS, Method, Network, head_of
 from jaxal.transferability import feature_statistics
@@ -79,6 +80,9 @@ def run_pipeline(
     `ImageNetwork` with ``checkpoints``. The seconds of a phase that was cut off count from where it
     went on.
 
+    A training that diverges (`jaxal.train.DivergedError`) ends nothing: where it was to serve
+    selection, that goes on with the features it has, and in the end the state tells of it.
+
     Args:
       pipeline: "standard", "svpp" or "asvp".
       strategy: one of the library's, or its name.
@@ -97,10 +101,11 @@ def run_pipeline(
       on_event: told what is about to be done.
 
     Returns:
-      The final state.
+      The final state. A training that diverged has an "error" among its metrics.
 
     Raises:
-      ValueError: a bad argument, a folder of another run, or training that diverges.
+      ValueError: a bad argument, a folder of another run, or a proxy that diverges.
+      OSError: files that cannot be read or written.
     """
     check_choice(pipeline, "pipeline", Pipeline)
     strategy = get_strategy(strategy)
@@ -109,6 +114,7 @@ def run_pipeline(
     check_batch_size(sum(sizes), network.pool_size, "batch_sizes")
     ends = _check_ends(final_at, sizes)
     check_pipeline_config(config)
+    first = start(network.pool_size, network.num_classes, seed=seed)
     if features is not None:
         check_features(features)
         if len(np.asanyarray(features)) != network.pool_size:
@@ -131,19 +137,19 @@ def run_pipeline(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     run = _Run(
-        pipeline,
-        strategy,
-        network,
-        folder,
-        describe(settings),
-        config,
-        options,
-        evaluate,
-        on_event,
-        sizes,
-        ends,
+        pipeline=pipeline,
+        strategy=strategy,
+        network=network,
+        folder=folder,
+        settings=describe(settings),
+        config=config,
+        options=options,
+        evaluate=evaluate,
+        on_event=on_event,
+        sizes=sizes,
+        ends=ends,
     )
-    state = _open(run, start(network.pool_size, network.num_classes, seed=seed))
+    state = _open(run, first)
     state = _select(run, state, oracle, features)
     for count in ends:
         state = _finish(run, state, count)
@@ -180,19 +186,21 @@ def _select(
     run: _Run,
     state: PipelineState,
     oracle: Callable[[np.ndarray], ArrayLike],
-    features: ArrayLike | None,
+    given: ArrayLike | None,
 ) -> PipelineState:
     """Go through the rounds that are left, and the final trainings that fall between them."""
-    if refreshed_at(state):
-        features = None  # those given are out of date
+    features: ArrayLike | None = None
     known = _Known()
     while state.active.round < len(run.sizes):
         if not len(state.active.pending):
             count, outputs = len(state.active.labeled), None
             if run.pipeline == "standard" and count:
-                state, features, outputs = _tune(run, state)
+                state, features, outputs = _tune(run, state, given)
+            elif run.pipeline == "standard" and not run.strategy.cold_start:
+                # Its first picks are drawn at random, for which nothing is computed.
+                features = np.zeros((run.network.pool_size, 1), np.float32)
             elif features is None:
-                state, features = _load_features(run, state)
+                state, features = _load_features(run, state, given)
             if run.pipeline == "asvp" and count:
                 state, features = _refresh(run, state, features, known)
             if count in run.ends:
@@ -232,7 +240,8 @@ def _ask(
     run.announce(f"choosing {size} samples")
     began = time.perf_counter()
     embedding = None
-    if "embedding" in run.strategy.needs_with(run.options):
+    starts = run.strategy.cold_start or len(state.active.labeled)
+    if starts and "embedding" in run.strategy.needs_with(run.options):
         embedding = known.find(features, "embedding", cluster_embedding)
     active, _, _ = ask(
         state.active,
@@ -250,10 +259,15 @@ def _ask(
     return state
 
 
-def _tune(run: _Run, state: PipelineState) -> tuple[PipelineState, ArrayLike, HeadOutputs]:
+def _tune(
+    run: _Run, state: PipelineState, given: ArrayLike | None
+) -> tuple[PipelineState, ArrayLike, HeadOutputs | None]:
     """Train the network on what is labelled, and show the strategy what it says (standard)."""
     count = len(state.active.labeled)
-    state, variables, features = _train_and_embed(run, state, "selection", count)
+    state, found = _try(run, state, "selection", count)
+    if found is None:  # a head on the features it has
+        return *_load_features(run, state, given), None
+    variables, features = found
     trained = head_of(variables, state.active.num_classes)
     began = time.perf_counter()
     probs = None
@@ -270,21 +284,31 @@ def _refresh(
     """Score the features, and compute them anew where the trigger says so (asvp)."""
     state = _score(run, state, features, known)
     count = len(state.active.labeled)
-    tried = [t.num_labeled for t in state.trainings if t.purpose in ("refresh", "failed")]
-    if count in tried or not run.config.trigger(state.scores):
+    if count in refreshed_at(state) or not run.config.trigger(state.scores):
         return state, features
+    state, found = _try(run, state, "refresh", count)
+    if found is None:
+        return state, features
+    return _score(run, state, found[1], known), found[1]
+
+
+def _try(
+    run: _Run, state: PipelineState, purpose: str, count: int
+) -> tuple[PipelineState, tuple[dict[str, Any], ArrayLike] | None]:
+    """Train and compute features, unless that diverges or did before."""
+    if any((t.purpose, t.num_labeled) == ("failed", count) for t in state.trainings):
+        return state, None
     began = time.perf_counter()
     try:
-        state, _, features = _train_and_embed(run, state, "refresh", count)
-    except ValueError as error:
-        # Such as a training that diverges: selection goes on with the features it has.
-        run.announce(f"no refresh at {count} labels: {error}")
+        state, variables, features = _train_and_embed(run, state, purpose, count)
+    except DivergedError as error:
+        run.announce(f"no new features at {count} labels: {error}")
         seconds = time.perf_counter() - began
         failed = Training("failed", count, run.config.tuning, seconds, 0.0, {"error": str(error)})
         state = state._replace(trainings=(*state.trainings, failed))
         run.save(state)
-        return state, features
-    return _score(run, state, features, known), features
+        return state, None
+    return state, (variables, features)
 
 
 def _train_and_embed(
@@ -306,14 +330,24 @@ def _finish(run: _Run, state: PipelineState, count: int) -> PipelineState:
     """Train the network on the first ``count`` picks, as the rule says, and for comparison."""
     chosen = final_method(run.config.final, count, refreshed_at(state))
     for method in dict.fromkeys((chosen, *run.config.compare)):
-        keys = [(t.purpose, t.num_labeled, t.method) for t in state.trainings]
-        done = ("final", count, method) in keys
+        done = {(t.num_labeled, t.method): t for t in state.trainings if t.purpose == "final"}
+        known = done.get((count, method))
         wanted = run.config.save_final and method == chosen
-        if done and (not wanted or _network_path(run, count, method).exists()):
+        if known is not None and (
+            not wanted or "error" in known.metrics or _network_path(run, count, method).exists()
+        ):
             continue
-        variables, seconds = _train(run, state, count, method, "the end")
-        if not done:
-            metrics = {} if run.evaluate is None else dict(run.evaluate(variables))
+        began = time.perf_counter()
+        metrics: dict[str, Any] = {}
+        try:
+            variables, seconds = _train(run, state, count, method, "the end")
+        except DivergedError as error:
+            run.announce(f"{method} on {count} labels: {error}")
+            seconds, metrics = time.perf_counter() - began, {"error": str(error)}
+        else:
+            if known is None and run.evaluate is not None:
+                metrics = dict(run.evaluate(variables))
+        if known is None:
             training = Training("final", count, method, seconds, 0.0, metrics)
             state = state._replace(trainings=(*state.trainings, training))
             run.save(state)
@@ -356,12 +390,14 @@ def _tidy(run: _Run, state: PipelineState) -> None:
     if served and state.active.round < len(run.sizes):
         kept |= {_network_path(run, served[-1], run.config.tuning)}
         kept |= {path for path in run.folder.glob(f"features-{served[-1]}.*")}
-    if run.config.save_final:
-        finals = (
-            (end, final_method(run.config.final, end, refreshed_at(state))) for end in run.ends
-        )
-        kept |= {_network_path(run, end, method) for end, method in finals}
-    for path in (*run.folder.glob("*-*.npz"), *run.folder.glob("features-*")):
+    for training in state.trainings if run.config.save_final else ():
+        count, method = training.num_labeled, training.method
+        chosen = final_method(run.config.final, count, refreshed_at(state))
+        own = method == chosen or method not in run.config.compare
+        if training.purpose == "final" and own:
+            kept.add(_network_path(run, count, method))
+    saved = (path for method in METHODS for path in run.folder.glob(f"{method}-*.npz"))
+    for path in (*saved, *run.folder.glob("features-*")):
         if path not in kept:
             path.unlink()
     shutil.rmtree(run.folder / _TRAININGS, ignore_errors=True)
@@ -391,12 +427,17 @@ def _score(run: _Run, state: PipelineState, features: ArrayLike, known: _Known) 
     return state
 
 
-def _load_features(run: _Run, state: PipelineState) -> tuple[PipelineState, ArrayLike]:
-    """Compute the pool's features, or find those that a resumed run had last."""
-    refreshed = refreshed_at(state)
-    if refreshed:
-        state, _, features = _train_and_embed(run, state, "refresh", refreshed[-1])
+def _load_features(
+    run: _Run, state: PipelineState, given: ArrayLike | None
+) -> tuple[PipelineState, ArrayLike]:
+    """Find the features that selection had last: those of a network, given ones, or new ones."""
+    served = [t for t in state.trainings if t.purpose in ("selection", "refresh")]
+    if served:
+        last = served[-1]
+        state, _, features = _train_and_embed(run, state, last.purpose, last.num_labeled)
         return state, features
+    if given is not None:
+        return state, given
     run.announce("computing the pool's features")
     began = time.perf_counter()
     features = run.network.embed(None, run.folder / "features.npy")
@@ -428,6 +469,8 @@ def _check_ends(final_at: Sequence[int] | None, sizes: Sequence[int]) -> list[in
     ends = np.cumsum(sizes).tolist()
     wanted = ends[-1:] if final_at is None else list(final_at)
     unknown = sorted(set(wanted) - set(ends))
+    if not wanted:
+        raise ValueError(f"final_at: expected some of {ends}, the ends of rounds, found none")
     if unknown:
         raise ValueError(f"final_at: expected some of {ends}, the ends of rounds, found {unknown}")
     return sorted(set(wanted))

@@ -23,13 +23,13 @@ __all__ = [
 class Training(NamedTuple):
     """A training of the network."""
 
-    # "selection" of standard; "refresh" of asvp, or "failed" where that diverged; "final".
+    # "selection" of standard, "refresh" of asvp, or "failed" where either diverged; "final".
     purpose: str
     num_labeled: int
     method: Method
     seconds: float
     embed_seconds: float = 0.0  # of the pool's features by it, for the first two
-    metrics: Mapping[str, Any] = {}  # of `evaluate`, for the last
+    metrics: Mapping[str, Any] = {}  # of `evaluate`, for "final"; "error" of what diverged
 
 
 class PipelineState(NamedTuple):
@@ -86,7 +86,7 @@ def load_pipeline(path: Path, settings: Mapping[str, Any]) -> PipelineState:
     try:
         return PipelineState(
             restore_state(content["active"]),
-            tuple(Training(**t) for t in content["trainings"]),
+            tuple(_restore_training(t) for t in content["trainings"]),
             tuple(_restore_score(s) for s in content["scores"]),
             tuple(content["seconds"]),
             content["embed_seconds"],
@@ -96,6 +96,14 @@ def load_pipeline(path: Path, settings: Mapping[str, Any]) -> PipelineState:
 
 
 def _restore_score(content: Mapping[str, Any]) -> Score:
+    return Score(**_restore_nan(content))
+
+
+def _restore_training(content: Mapping[str, Any]) -> Training:
+    found = Training(**content)
+    return found._replace(metrics=_restore_nan(found.metrics))
+
+
+def _restore_nan(content: Mapping[str, Any]) -> dict[str, Any]:
     """JSON lacks NaN."""
-    found: dict[str, Any] = {name: math.nan if x is None else x for name, x in content.items()}
-    return Score(**found)
+    return {name: math.nan if x is None else x for name, x in content.items()}

@@ -7,14 +7,13 @@ signature, ``rule(history) -> bool``. Bind options by `functools.partial`. Score
 more classes have labels are means over more classes; no rule corrects for that.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxal.checks import check_indices, check_number, check_positive
+from jaxal.checks import check_features, check_indices, check_number, check_positive
 from jaxal.chunking import DEFAULT_CHUNK_SIZE
 from jaxal.transferability import feature_statistics, logme, ped_logme, standardize
 
@@ -71,25 +70,28 @@ def score_features(
       chunk_size: rows read at once.
 
     Returns:
-      The score. With labels of one class only it is NaN, and its note says so.
+      The score, without its seconds. With labels of one class only it is NaN, and its note says
+      so.
 
     Raises:
       ValueError: features, rows or labels that do not fit, or an option out of its range.
     """
     check_number(num_sigmas, "num_sigmas", least=0, above=True)
-    began = time.perf_counter()
     rows = check_indices(labeled, np.shape(features)[0], "labeled")
+    x = np.asarray(check_features(np.asanyarray(features)[rows]))
     y = np.asarray(labels)
+    if y.shape != rows.shape:
+        raise ValueError(f"labels: expected {len(rows)} classes, found shape {y.shape}")
     classes = len(np.unique(y))
     if classes < 2:
         note = f"labels of {classes} classes: expected two or more"
         return Score(len(rows), classes, version, float("nan"), float("nan"), note)
     if statistics is None:
         statistics = feature_statistics(features, chunk_size=chunk_size)
-    x = standardize(np.asanyarray(features)[rows], *statistics)
+    x = standardize(x, *statistics)
     before = logme(x, y, chunk_size=chunk_size)
     after, _ = ped_logme(x, y, num_sigmas=num_sigmas, chunk_size=chunk_size)
-    return Score(len(rows), classes, version, before, after, seconds=time.perf_counter() - began)
+    return Score(len(rows), classes, version, before, after)
 
 
 def never(history: Sequence[Score]) -> bool:
@@ -156,7 +158,7 @@ def slowing(history: Sequence[Score], *, share: float = 0.25, patience: int = 1)
     """
     check_number(share, "share", least=0, above=True)
     check_positive(patience, "patience")
-    counts, scores = _series(history, "ped_logme")
+    counts, scores = _series(history, lambda score: score.ped_logme)
     return _is_flat(counts, scores, share, patience)
 
 
@@ -171,7 +173,7 @@ def falling(history: Sequence[Score], *, patience: int = 1) -> bool:
       ValueError: no scores, or an option out of its range.
     """
     check_positive(patience, "patience")
-    _, scores = _series(history, "logme")
+    _, scores = _series(history, lambda score: score.logme)
     return len(scores) > 0 and len(scores) - 1 - int(scores.argmax()) >= patience
 
 
@@ -180,7 +182,7 @@ def saturating(history: Sequence[Score], *, share: float = 0.5, patience: int = 
 
     The gain is the score of the moved features less that of the features as they are. While it
     grows with every label, labels are too few to tell where classes should move. Its growth a
-    label, between rounds, is compared to the largest of the same features.
+    label, between rounds, is compared to the largest of the same features before.
 
     Args:
       history: of the scores.
@@ -192,9 +194,7 @@ def saturating(history: Sequence[Score], *, share: float = 0.5, patience: int = 
     """
     check_number(share, "share", least=0, above=True)
     check_positive(patience, "patience")
-    counts, before = _series(history, "logme")
-    _, after = _series(history, "ped_logme")
-    gains = after - before
+    counts, gains = _series(history, lambda score: score.ped_logme - score.logme)
     # Without any gain yet, there is nothing that could stop growing.
     return bool((np.diff(gains) > 0).any()) and _is_flat(counts, gains, share, patience)
 
@@ -214,9 +214,11 @@ def _last(history: Sequence[Score]) -> Score:
     return history[-1]
 
 
-def _series(history: Sequence[Score], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Give the numbers of labels and the scores of the present features, without NaN."""
+def _series(
+    history: Sequence[Score], value: Callable[[Score], float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give the numbers of labels and the values of the present features, without NaN."""
     version = _last(history).version
-    own = [s for s in history if s.version == version and np.isfinite(getattr(s, name))]
-    counts = np.array([s.num_labeled for s in own], float)
-    return counts, np.array([getattr(s, name) for s in own], float)
+    own = [(s.num_labeled, value(s)) for s in history if s.version == version]
+    found = np.array([pair for pair in own if np.isfinite(pair[1])], float).reshape(-1, 2)
+    return found[:, 0], found[:, 1]

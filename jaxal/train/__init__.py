@@ -13,6 +13,7 @@
 * `simsiam_loss`, `nt_xent`: the losses of SimSiam and SimCLR.
 * `make_optimizer`, `OptimizerConfig`, `ScheduleConfig`: optimisers of a network's parts.
 * `make_train_step`, `init_state`, `TrainState`: one step of any training, over all devices.
+* `DivergedError`: what is raised where a training's loss or weights are no longer finite.
 * `evaluate`, `make_apply`, `Evaluation`: how good a classifier is on images.
 * `knn_accuracy`, `linear_accuracy`: how good features are.
 * `save_checkpoint`, `restore_checkpoint`: a training on the disk.
@@ -20,6 +21,7 @@
 
 from jaxal.train.checkpoints import restore_checkpoint, save_checkpoint
 from jaxal.train.contrastive import nt_xent
+from jaxal.train.epochs import DivergedError
 from jaxal.train.evaluate import Evaluation, evaluate, make_apply
 from jaxal.train.finetune import Finetuned, finetune, lp_ft
 from jaxal.train.head import (
@@ -81,6 +83,7 @@ __all__ = [
     "SIMSIAM_CIFAR10",
     "SIMSIAM_IMAGENET",
     "SIMSIAM_SMALL",
+    "DivergedError",
     "Evaluation",
     "FinetuneConfig",
     "Finetuned",

@@ -10,7 +10,11 @@ import numpy as np
 from jaxal.train.batches import RowBatch
 from jaxal.train.step import TrainState
 
-__all__ = ["check_converging", "mean_metrics"]
+__all__ = ["DivergedError", "check_converging", "mean_metrics"]
+
+
+class DivergedError(ValueError):
+    """A training whose loss or weights are no longer finite."""
 
 
 def mean_metrics(
@@ -43,10 +47,10 @@ def check_converging(when: str, loss: float, state: TrainState, rates: str) -> N
       rates: the learning rates in words, for the error.
 
     Raises:
-      ValueError: a NaN or an infinity in the loss or the state.
+      DivergedError: a NaN or an infinity in the loss or the state.
     """
     if not (np.isfinite(loss) and _all_finite(state)):
-        raise ValueError(
+        raise DivergedError(
             f"config: training diverged in {when} (loss {loss}), with {rates}; lower the "
             "rates, or set schedule.warmup_epochs"
         )

@@ -20,6 +20,7 @@ from jax.typing import ArrayLike
 from jaxal.checks import check_features, check_indices, check_labels, check_positive
 from jaxal.chunking import DEFAULT_CHUNK_SIZE, map_rows, next_power
 from jaxal.models.heads import DenseHead
+from jaxal.train.epochs import DivergedError
 
 __all__ = [
     "LINEAR",
@@ -138,7 +139,7 @@ def train_head(
 
     Raises:
       ValueError: no or bad labels, NaN in the labelled rows, a bad ``config`` or ``capacity``, or
-        training that diverges.
+        training that diverges (`DivergedError`).
     """
     check_config(config)
     if np.ndim(features) != 2:
@@ -173,7 +174,7 @@ def train_head(
         step_rows=min(config.train_batch_size, capacity),
     )
     if not finite:
-        raise ValueError(
+        raise DivergedError(
             f"config: training diverged, with learning_rate {config.learning_rate} on features of "
             f"feature_norm {config.feature_norm}; lower the rate, or set feature_norm (LINEAR's is "
             f"{LINEAR.feature_norm})"

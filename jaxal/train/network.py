@@ -65,7 +65,14 @@ class Network(Protocol):
         *,
         folder: Path | None = None,
     ) -> dict[str, Any]:
-        """Train from the pre-trained weights, saving to ``folder``; return the variables."""
+        """Train from the pre-trained weights to the end, saving to ``folder``.
+
+        Returns:
+          The variables; ``["params"]["head"]["output"]`` is a linear head on what `embed` gives.
+
+        Raises:
+          DivergedError: of `jaxal.train`, where the training diverges; selection then goes on.
+        """
 
     def embed(self, variables: Mapping[str, Any] | None, path: Path) -> ArrayLike:
         """Compute the pool's features ``[n, d]``, by the pre-trained weights where None."""

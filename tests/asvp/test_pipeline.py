@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import functools
 
@@ -17,6 +18,7 @@ from jaxal.asvp import (
 )
 from jaxal.models.saved import load_variables
 from jaxal.select import STRATEGIES
+from jaxal.train import DivergedError
 from jaxal.train.head import LINEAR
 
 N, DIM, CLASSES = 60, 5, 3
@@ -41,6 +43,7 @@ class Network:
     num_classes: int = CLASSES
     pool_size: int = N
     diverges_at: int | None = None  # labels
+    one_class: bool = False  # is all that its head predicts
 
     def describe(self):
         return {"of": "tests"}
@@ -48,12 +51,15 @@ class Network:
     def train(self, key, rows, labels, method, *, folder=None):
         self._called(("train", method, len(rows)))
         if len(rows) == self.diverges_at:
-            raise ValueError("training diverged")
+            raise DivergedError("training diverged")
         shift = jax.random.normal(key, (DIM,))
-        kernel = np.zeros((DIM, CLASSES), np.float32)
+        kernel = np.zeros((DIM, self.num_classes), np.float32)
         for c in np.unique(labels):
             kernel[:, c] = FEATURES[rows[labels == c]].mean(0)
-        head = {"output": {"kernel": kernel, "bias": np.zeros(CLASSES, np.float32)}}
+        bias = np.zeros(self.num_classes, np.float32)
+        if self.one_class:
+            kernel, bias = np.zeros_like(kernel), np.eye(self.num_classes, dtype=np.float32)[0]
+        head = {"output": {"kernel": kernel, "bias": bias}}
         return {"params": {"encoder": {"shift": np.asarray(shift)}, "head": head}}
 
     def embed(self, variables, path):
@@ -95,6 +101,8 @@ def test_standard_trains_before_every_choice_but_the_first(tmp_path):
         ("train", "ft", 12),
         ("train", "lpft", 20),
     ]
+    # The first picks are random: the pre-trained network's features are not computed for them.
+    assert ("embed", False) not in network.calls and state.embed_seconds == 0
     assert [(t.purpose, t.num_labeled, t.method) for t in state.trainings] == [
         ("selection", 6, "ft"),
         ("selection", 12, "ft"),
@@ -224,9 +232,11 @@ def test_the_final_network_is_kept(tmp_path):
     folder = tmp_path / "b"
     run("standard", folder, config=FAST._replace(save_final=False), final_at=[12, 20])
     assert not list(folder.glob("*.npz"))
-    # Asked for later, they are trained for it.
+    # Asked for later, they are trained for it, and kept when others are asked for.
     run("standard", folder, config=FAST._replace(final="ft"), final_at=[12, 20])
-    assert sorted(x.name for x in folder.glob("*.npz")) == ["ft-12.npz", "ft-20.npz"]
+    run("standard", folder, final_at=[20])
+    names = sorted(x.name for x in folder.glob("*.npz"))
+    assert names == ["ft-12.npz", "ft-20.npz", "lpft-20.npz"]
 
 
 def test_a_refresh_that_diverges_leaves_the_features(tmp_path):
@@ -237,8 +247,42 @@ def test_a_refresh_that_diverges_leaves_the_features(tmp_path):
     assert "diverged" in failed.metrics["error"] and refreshed_at(state) == []
     svpp = run("svpp", tmp_path / "b")
     np.testing.assert_array_equal(state.active.labeled, svpp.active.labeled)
-    with pytest.raises(ValueError, match="diverged"):
-        run("standard", tmp_path / "c", Network(diverges_at=12))
+
+
+def test_standard_goes_on_where_a_training_diverges(tmp_path):
+    network = Network(diverges_at=12)
+    state = run("standard", tmp_path / "a", network)
+    assert [(t.purpose, t.num_labeled) for t in state.trainings] == [
+        ("selection", 6),
+        ("failed", 12),
+        ("final", 20),
+    ]
+    assert network.calls.count(("train", "ft", 12)) == 1 and len(state.active.labeled) == 20
+    # By the features of six labels; and by the pre-trained network's where there are no others.
+    first = Network(diverges_at=6)
+    run("standard", tmp_path / "b", first)
+    assert first.calls[:2] == [("train", "ft", 6), ("embed", False)]
+    for at in range(8):  # wherever it is killed
+        folder = tmp_path / str(at)
+        with contextlib.suppress(StoppedError):
+            run("standard", folder, Network(diverges_at=12, stop_at=at))
+        assert told(run("standard", folder, Network(diverges_at=12))) == told(state)
+
+
+def test_a_final_training_that_diverges_is_told(tmp_path):
+    network = Network(diverges_at=20)
+    state = run("svpp", tmp_path, network, final_at=[12, 20])
+    assert "diverged" in state.trainings[-1].metrics["error"]
+    assert state.trainings[0].metrics["norm"] > 0
+    calls = len(network.calls)
+    assert told(run("svpp", tmp_path, network, final_at=[12, 20])) == told(state)
+    assert len(network.calls) == calls
+
+
+def test_metrics_may_be_nan(tmp_path):
+    for _ in range(2):
+        state = run("svpp", tmp_path, evaluate=lambda variables: {"recall": float("nan")})
+        assert np.isnan(state.trainings[-1].metrics["recall"])
 
 
 def test_what_selection_took(tmp_path):
@@ -288,7 +332,14 @@ def test_every_strategy_serves(strategy, pipeline, tmp_path):
 def test_labels_of_one_class_only(pipeline, tmp_path):
     state = run(pipeline, tmp_path, oracle=np.zeros(N, int).take)
     assert len(state.active.labeled) == 20
+    assert len(state.scores) == (2 if pipeline == "asvp" else 0)
     assert all(np.isnan(s.logme) and s.note for s in state.scores)
+
+
+@pytest.mark.parametrize("strategy", ["margin", "badge"])
+def test_a_head_that_predicts_one_class(strategy, tmp_path):
+    state = run("standard", tmp_path, Network(one_class=True), strategy=strategy)
+    assert len(set(state.active.labeled.tolist())) == 20
 
 
 def test_fewer_labels_than_classes_and_classes_that_come_late(tmp_path):
@@ -296,13 +347,17 @@ def test_fewer_labels_than_classes_and_classes_that_come_late(tmp_path):
     network = Network(num_classes=9)
     options = {"oracle": labels.take, "batch_sizes": [2, 6, 12], "strategy": "coreset"}
     state = run("asvp", tmp_path, network, config=FAST._replace(trigger=every_round), **options)
-    assert [s.num_classes for s in state.scores if np.isfinite(s.logme)][-1] <= 3
-    assert all(np.isfinite(s.ped_logme) or s.note for s in state.scores)
+    for score in state.scores:
+        found = len(np.unique(labels[state.active.labeled[: score.num_labeled]]))
+        assert score.num_classes == found and bool(score.note) == (found < 2)
+        assert np.isfinite(score.ped_logme) == (found > 1)
+    assert state.scores[-1].num_classes > 1
 
 
 def test_constant_features(tmp_path):
     state = run("asvp", tmp_path, features=np.ones((N, DIM), np.float32))
-    assert np.isfinite([s.ped_logme for s in state.scores if not s.note]).all()
+    assert len(state.scores) == 2 and all(s.note == "" for s in state.scores)
+    assert np.isfinite([s.ped_logme for s in state.scores]).all()
 
 
 @pytest.mark.parametrize(
@@ -312,6 +367,8 @@ def test_constant_features(tmp_path):
         ({"batch_sizes": [40, 40]}, "batch_sizes"),
         ({"batch_sizes": [0]}, "batch_sizes"),
         ({"final_at": [7]}, "final_at"),
+        ({"final_at": []}, "final_at"),
+        ({"seed": -1}, "seed"),
         ({"config": FAST._replace(tuning="none")}, "tuning"),
         ({"config": FAST._replace(final="none")}, "final"),
         ({"config": FAST._replace(compare=("none",))}, "compare"),

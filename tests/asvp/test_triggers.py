@@ -95,6 +95,8 @@ def test_scores_that_could_not_be_computed_count_for_nothing(rule):
     assert not rule(history([nan, nan, nan]))
     with_gap = history([nan, 0.0, 0.1, 0.05, 0.04])
     assert rule(with_gap) == rule(history([0.0, 0.1, 0.05, 0.04], counts=[200, 300, 400, 500]))
+    # One of a round's two scores.
+    assert not rule([*history([0.0, 0.1], [nan, 0.0]), *history([nan], [0.1], counts=[300])])
 
 
 @pytest.mark.parametrize(
@@ -135,6 +137,8 @@ def test_a_score_is_of_the_labelled_rows_by_the_pools_statistics():
 def test_one_class_cannot_be_scored():
     score = score_features(np.eye(4), [0, 1], [2, 2])
     assert np.isnan(score.logme) and np.isnan(score.ped_logme) and "two" in score.note
+    with pytest.raises(ValueError, match="labels"):
+        score_features(np.eye(4), [0, 1], [2, 2, 2])
 
 
 @pytest.mark.parametrize("features", [np.ones((6, 3)), np.c_[np.ones(6), np.arange(6.0)]])
