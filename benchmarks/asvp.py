@@ -2,11 +2,12 @@
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.arguments import HEADS
 from benchmarks.asvp_features import add_features, open_features
 from benchmarks.asvp_plan import describe_plan, project
 from benchmarks.asvp_report import report
@@ -36,6 +37,7 @@ from jaxal.asvp import DEFAULT_CONFIG, PIPELINES, PipelineConfig, lpft_until_ref
 from jaxal.checks import check_batch_size, check_number, check_positive
 from jaxal.costs import DEFAULT_PRICES, Prices
 from jaxal.select import STRATEGIES
+from jaxal.train.head import PROXY_IMAGENET
 from jaxal.train.network import METHODS, ImageNetwork
 from jaxal.train.recipes import FinetuneConfig, LpftConfig
 from jaxal.train.supervised import Prepare
@@ -104,9 +106,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--final",
         choices=("rule", *METHODS),
-        help="how networks are trained in the end; rule: the paper's, lpft until features were "
-        "refreshed, then ft (default rule at --scale paper; elsewhere lpft for all, so that they "
-        "differ by what was chosen only)",
+        help="how networks are trained in the end (default ft at --scale paper, elsewhere lpft, "
+        "for all pipelines, so that they differ by what was chosen only); rule: the paper's for "
+        "asvp, lpft until features were refreshed, then ft, beside others that stay with lpft",
     )
     parser.add_argument(
         "--tuning",
@@ -114,6 +116,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_CONFIG.tuning,
         help="how standard trains each round, and asvp to refresh (default "
         f"{DEFAULT_CONFIG.tuning})",
+    )
+    parser.add_argument(
+        "--head",
+        choices=list(HEADS),
+        default="mlp",
+        help="that svpp and asvp select by (default mlp, the paper's proxy; linear is what the "
+        "library trains elsewhere)",
     )
     parser.add_argument(
         "--compare",
@@ -232,12 +241,7 @@ def _plan_runs(args: argparse.Namespace, images: Images) -> tuple[tuple[int, ...
     for size in budgets:
         check_positive(size, "--budgets")
     check_batch_size(sum(budgets), len(images.train), "--budgets")
-    ends = np.cumsum(budgets).tolist()
-    args.final_at = sorted(set(args.final_at or ends))
-    for count in args.final_at:
-        if count not in ends:
-            told = ", ".join(map(str, ends))
-            raise ValueError(f"--final-at: expected ends of rounds, of {told}, found {count}")
+    _final_at(args, budgets)
     if args.trigger is not None and any(text.startswith("asvp:") for text in args.pipelines):
         raise ValueError("--trigger: expected none beside a pipeline that names its own")
     found = [read_pipeline(text) for text in dict.fromkeys(args.pipelines)]
@@ -246,6 +250,15 @@ def _plan_runs(args: argparse.Namespace, images: Images) -> tuple[tuple[int, ...
             raise ValueError("--trigger: expected asvp among --pipelines, found none")
         read_pipeline(f"asvp:{args.trigger}")  # as one that wants options is refused
     return tuple(budgets), list_runs(found, args.strategies, args.seeds)
+
+
+def _final_at(args: argparse.Namespace, budgets: Sequence[int]) -> tuple[int, ...]:
+    ends = np.cumsum(budgets).tolist()
+    for count in args.final_at or ():
+        if count not in ends:
+            told = ", ".join(map(str, ends))
+            raise ValueError(f"--final-at: expected ends of rounds, of {told}, found {count}")
+    return tuple(sorted(set(args.final_at or ends)))
 
 
 def _check_weights(args: argparse.Namespace, encoder: LoadedEncoder) -> None:
@@ -281,7 +294,9 @@ def _make_job(
         lpft=both,
         mesh=find_mesh(),
     )
+    head = PROXY_IMAGENET if (recipe, args.head) == ("imagenet", "mlp") else HEADS[args.head]
     config = PipelineConfig(
+        head=head,
         tuning=args.tuning,
         final=lpft_until_refreshed if args.final == "rule" else args.final,
         compare=tuple(args.compare),
@@ -290,7 +305,7 @@ def _make_job(
     if args.trigger is not None:
         config = config._replace(trigger=TRIGGERS[args.trigger])
     none = np.zeros((0, 0), np.float32)
-    return Job(network, images.test, none, 0.0, budgets, tuple(args.final_at), config)
+    return Job(network, images.test, none, 0.0, budgets, _final_at(args, budgets), config)
 
 
 def _plain(config: FinetuneConfig) -> FinetuneConfig:

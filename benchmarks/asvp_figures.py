@@ -41,16 +41,16 @@ def draw_curves(
 
 
 def draw_costs(costs: Mapping[str, Mapping[str, Cost]], path: Path, title: str) -> None:
-    """Draw what each way costs at equal accuracy: labels against computing, with lines of equal
-    total, a panel a strategy."""
+    """Draw what each way costs at equal accuracy, a panel a strategy: labels against selection,
+    as the paper does, with lines of equal sum."""
     plt = pyplot()
     figure, panels = _panels(plt, len(costs))
     for axes, (strategy, own) in zip(panels, costs.items(), strict=True):
         for (name, cost), style in zip(own.items(), _styles(list(own)), strict=True):
-            axes.plot(cost.labels, cost.training, "o", color=style["color"], markersize=8)
+            axes.plot(cost.labels, cost.selection, "o", color=style["color"], markersize=8)
             axes.annotate(
-                f"{name}: ${cost.total:.2f}",
-                (cost.labels, cost.training),
+                f"{name}: ${cost.labels + cost.selection:.2f}",
+                (cost.labels, cost.selection),
                 textcoords="offset points",
                 xytext=(8, 6),
                 color=style["color"],
@@ -62,7 +62,7 @@ def draw_costs(costs: Mapping[str, Mapping[str, Cost]], path: Path, title: str) 
             axes.axline((total, 0), slope=-1, color="#DDDDDD", linewidth=0.8, zorder=0)
         axes.set_xlim(low, high)
         axes.set_title(strategy)
-        _finish(axes, "labels ($)", "selection and training ($)", grid=False)
+        _finish(axes, "labels ($)", "selection ($)", grid=False)
     _save(plt, figure, path, f"{title}: lines of equal cost")
 
 

@@ -75,7 +75,7 @@ def describe_plan(found: Projection, prices: Prices, device_rate: float | None) 
     return (
         f"{markdown(lines)}\n\n{describe_time(total)}, at ${prices.device_hour:g} an hour "
         f"${total / 3600 * prices.device_hour:.2f}, {how}; proxies, strategies and compilation "
-        "apart, ASVP with one refresh at half of the labels"
+        "apart; ASVP with one refresh at half of the labels where its rule looks at scores"
     )
 
 
@@ -87,7 +87,8 @@ def _seconds_per_image(job: Job, device_rate: float | None) -> tuple[float, floa
         flops = count_flops(encode, network.variables, one)
         return predict_seconds(flops, device_rate, share=_SHARE), flops
     prepare = network.prepare or (lambda images: images)
-    side = jax.eval_shape(prepare, one).shape[1]
-    count = max(1, min(_PIXELS // side**2, len(network.images)))
+    shape = jax.eval_shape(prepare, one).shape
+    pixels = shape[1] * shape[2] if len(shape) == 4 else 1
+    count = max(1, min(_PIXELS // pixels, len(network.images)))
     images = network.images.load(np.arange(count))
     return best(lambda: encode(network.variables, images), repeats=2)[1] / count, 0.0

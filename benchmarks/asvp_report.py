@@ -15,17 +15,25 @@ from jaxal.costs import Cost, Prices, cost_of, labels_to_reach, sample_saving_ra
 from jaxal.records import describe
 from jaxal.train.network import METHODS
 
-__all__ = ["Curve", "find_costs", "find_curves", "report"]
+__all__ = ["Curve", "Way", "find_costs", "find_curves", "report"]
 
 
 class Curve(NamedTuple):
-    """A pipeline with a strategy, over all seeds."""
+    """A pipeline with a strategy, over all seeds in which no final training diverged."""
 
     num_labeled: np.ndarray  # [r] int
     accuracies: np.ndarray  # [s, r], shares, trained as the rule says
     selection_seconds: np.ndarray  # [s, r]
+    selection_passes: np.ndarray  # [s, r] images through the encoder
     training_seconds: np.ndarray  # [s, r] of the final training
-    refreshes: np.ndarray  # [s, r] of the features before
+
+
+class Way(NamedTuple):
+    """What a pipeline takes to reach an accuracy."""
+
+    labels: float  # interpolated
+    cost: Cost
+    passes: float  # images through the encoder for selection; a step back counts two
 
 
 def report(
@@ -59,7 +67,7 @@ def report(
         f"trained in the end by {_name_final(job)}.",
         markdown(_accuracy_lines(curves, strategies)),
     ]
-    costs: dict[str, dict[str, Cost]] = {}
+    ways: dict[str, dict[str, Way]] = {}
     for strategy in strategies:
         wanted = _find_target(curves, strategy) if target is None else target / 100
         mesh = job.network.mesh
@@ -68,15 +76,17 @@ def report(
         if not found:
             paragraphs.append("No way reaches it.")
             continue
-        costs[strategy] = found
-        paragraphs.append(markdown(_cost_lines(curves, strategy, found, wanted)))
+        ways[strategy] = found
+        paragraphs.append(markdown(_cost_lines(found)))
     paragraphs.append(
         f"A label costs ${prices.label:g}, an hour of the device ${prices.device_hour:g}. "
         "Selection is all that chooses: the pool's features, proxies, strategies, scores, and "
-        "trainings that serve selection; the final training comes once. Labels and hours are "
-        "interpolated on the mean curves. Labels saved: the mean of 1 - labels / random's at equal "
-        "accuracy, over the accuracies that both curves reach; nothing where there are none. What "
-        "was interrupted counts from where it went on."
+        "trainings that serve selection, by the clock, and in images through the encoder, a step "
+        "back counting two. The final training comes once. Labels are interpolated on the mean "
+        "curves; selection is that of the next number of labels above at which networks were "
+        "trained. Labels saved: the mean of 1 - labels / random's at equal accuracy, over the "
+        "accuracies that both curves reach; nothing where there are none. What was interrupted "
+        "counts from where it went on."
     )
     if any(not row.chosen for row in rows):
         paragraphs += [
@@ -86,13 +96,18 @@ def report(
         ]
     if scores:
         paragraphs += ["## Refreshes", _tell_refreshes(scores)]
+    diverged = [row for row in rows if np.isnan(row.accuracy)]
+    if diverged:
+        told = ", ".join(f"{r.pipeline} {r.strategy} {r.seed}" for r in diverged)
+        paragraphs.append(f"Left out, as a training diverged (pipeline, strategy, seed): {told}.")
     paragraphs.append(f"Encoder {title['encoder']}; device {title['device']}.")
     recipes = describe({"ft": job.network.ft, "lpft": job.network.lpft, "config": job.config})
     paragraphs.append(f"Configurations, lp being the first stage of lpft: {json.dumps(recipes)}.")
     shown = "\n\n".join(paragraphs[:-1])
     (out / "table.md").write_text(f"{shown}\n\n{paragraphs[-1]}\n", encoding="utf-8")
     draw_curves(curves, strategies, out / "curves.png", title["title"])
-    if costs:
+    if ways:
+        costs = {name: {p: way.cost for p, way in own.items()} for name, own in ways.items()}
         draw_costs(costs, out / "costs.png", title["title"])
     if scores:
         draw_scores(scores, out / "scores.png", title["title"])
@@ -102,7 +117,8 @@ def report(
 def find_curves(rows: Sequence[Row]) -> dict[tuple[str, str], Curve]:
     """Gather the networks trained as the rule says, by pipeline and strategy."""
     found: dict[tuple[str, str], Curve] = {}
-    chosen = [row for row in rows if row.chosen]
+    diverged = {row[:3] for row in rows if row.chosen and np.isnan(row.accuracy)}
+    chosen = [row for row in rows if row.chosen and row[:3] not in diverged]
     for name in dict.fromkeys((row.pipeline, row.strategy) for row in chosen):
         own = [row for row in chosen if (row.pipeline, row.strategy) == name]
         seeds = sorted({row.seed for row in own})
@@ -118,8 +134,8 @@ def find_curves(rows: Sequence[Row]) -> dict[tuple[str, str], Curve]:
             np.array(counts),
             values("accuracy"),
             values("selection_seconds"),
+            values("selection_passes"),
             values("training_seconds"),
-            values("refreshes"),
         )
     return found
 
@@ -130,8 +146,11 @@ def find_costs(
     target: float,
     prices: Prices,
     num_devices: int = 1,
-) -> dict[str, Cost]:
+) -> dict[str, Way]:
     """Find what each pipeline costs at an accuracy, and random selection beside them.
+
+    Selection comes in steps, such as a training each round: that of the first number of labels
+    counts which is not below what is needed.
 
     Returns:
       By pipeline, those that reach it.
@@ -143,11 +162,12 @@ def find_costs(
         labels = float(labels_to_reach(curve.num_labeled, curve.accuracies.mean(0), target))
         if np.isnan(labels):
             continue
-        seconds = [
-            float(np.interp(labels, curve.num_labeled, values.mean(0)))
-            for values in (curve.selection_seconds, curve.training_seconds)
-        ]
-        found[pipeline] = cost_of(round(labels), *seconds, prices=prices, num_devices=num_devices)
+        bought = round(labels)
+        step = int(np.searchsorted(curve.num_labeled, bought))
+        selecting = float(curve.selection_seconds.mean(0)[step])
+        training = float(np.interp(labels, curve.num_labeled, curve.training_seconds.mean(0)))
+        cost = cost_of(bought, selecting, training, prices=prices, num_devices=num_devices)
+        found[pipeline] = Way(labels, cost, float(curve.selection_passes.mean(0)[step]))
     return found
 
 
@@ -161,7 +181,7 @@ def _accuracy_lines(
     curves: Mapping[tuple[str, str], Curve], strategies: Sequence[str]
 ) -> list[list[str]]:
     counts = next(iter(curves.values())).num_labeled
-    random = curves["random", "random"]
+    random = curves.get(("random", "random"))
     lines = [["strategy", "pipeline", *(f"{n:,}" for n in counts), "labels saved"]]
     for strategy in (*strategies, "random"):
         own = {p: curve for (p, name), curve in curves.items() if name == strategy}
@@ -174,40 +194,40 @@ def _accuracy_lines(
                 )
                 for i in range(len(counts))
             ]
-            saved = sample_saving_ratio(counts, means, counts, random.accuracies.mean(0))
-            told = "" if np.isnan(saved) else f"{100 * saved:.1f} %"
+            told = ""
+            if random is not None:
+                saved = sample_saving_ratio(counts, means, counts, random.accuracies.mean(0))
+                told = "" if np.isnan(saved) else f"{100 * saved:.1f} %"
             lines.append([strategy, pipeline, *cells, told])
     return lines
 
 
-def _cost_lines(
-    curves: Mapping[tuple[str, str], Curve],
-    strategy: str,
-    costs: Mapping[str, Cost],
-    target: float,
-) -> list[list[str]]:
-    head = ["labels", "against standard", "labels $", "training $", "total $", "selection hours"]
-    lines = [["way", *head]]
-    cheapest = min(costs, key=lambda name: costs[name].total)
-    counts = {}
-    for name in costs:
-        curve = curves[name, "random" if name == "random" else strategy]
-        counts[name] = float(labels_to_reach(curve.num_labeled, curve.accuracies.mean(0), target))
-    for name, cost in costs.items():
-        more = counts[name] / counts["standard"] - 1 if "standard" in counts else float("nan")
+def _cost_lines(ways: Mapping[str, Way]) -> list[list[str]]:
+    prices = ("labels $", "selection $", "training $", "total $")
+    lines = [["way", "labels", "against standard", *prices, "selection hours", "selection images"]]
+    cheapest = min(ways, key=lambda name: ways[name].cost.total)
+    standard = ways.get("standard")
+    for name, (labels, cost, passes) in ways.items():
         total = f"{cost.total:.2f}"
         lines.append(
             [
                 name,
-                f"{counts[name]:.0f}",
-                "" if np.isnan(more) else f"{100 * more:+.1f} %",
+                f"{labels:.0f}",
+                "" if standard is None else f"{100 * (labels / standard.labels - 1):+.1f} %",
                 f"{cost.labels:.2f}",
+                f"{cost.selection:.3f}",
                 f"{cost.training:.3f}",
                 f"**{total}**" if name == cheapest else total,
-                f"{cost.selection_hours:.4f}",
+                _share(cost.selection_hours, standard and standard.cost.selection_hours, ".4f"),
+                _share(passes, standard and standard.passes, ",.0f"),
             ]
         )
     return lines
+
+
+def _share(value: float, of: float | None, form: str) -> str:
+    """Write a number, and in brackets which part of standard's it is."""
+    return f"{value:{form}} ({100 * value / of:.0f} %)" if of else f"{value:{form}}"
 
 
 def _method_lines(rows: Sequence[Row]) -> list[list[str]]:
@@ -215,12 +235,14 @@ def _method_lines(rows: Sequence[Row]) -> list[list[str]]:
     lines = [["pipeline", "method", *(f"{n:,}" for n in counts)]]
     for pipeline in dict.fromkeys(row.pipeline for row in rows):
         for method in METHODS:
-            values = [
-                [100 * r.accuracy for r in rows if (r.pipeline, r.method, r.num_labeled) == key]
-                for key in ((pipeline, method, n) for n in counts)
-            ]
-            if all(values):
-                lines.append([pipeline, method, *(cell(*spread(np.array(v))) for v in values)])
+            cells = []
+            for count in counts:
+                key = (pipeline, method, count)
+                own = [r for r in rows if (r.pipeline, r.method, r.num_labeled) == key]
+                found = np.array([100 * r.accuracy for r in own if not np.isnan(r.accuracy)])
+                cells.append(cell(*spread(found)) if found.size else "")
+            if any(cells):
+                lines.append([pipeline, method, *cells])
     return lines
 
 

@@ -96,10 +96,11 @@ class Row(NamedTuple):
     num_labeled: int
     method: Method
     chosen: bool  # by the rule; others stand beside it for comparison
-    accuracy: float
+    accuracy: float  # NaN where the training diverged
     calibration_error: float
     training_seconds: float  # of this network
     selection_seconds: float  # of choosing all that it was trained on, the pool's features too
+    selection_passes: float  # images through the encoder for that; a step back counts two
     refreshes: int  # of the features before these picks
 
 
@@ -150,30 +151,46 @@ def list_runs(
 def count_passes(job: Job, run: Run) -> dict[str, float]:
     """Estimate what a run has to do, in images through the encoder; a step back counts two.
 
-    For ``asvp`` one refresh at half of the labels is assumed, of which nothing is known before.
-
     Returns:
       Those of "selection" and of "final" trainings, the test set included.
     """
-    ends, pool, middle = job.ends, len(job.network.images), job.ends[-1] // 2
-    tuning = job.config.tuning
-    selection = 0.0
-    refreshed: list[int] = []
-    if run.strategy != "random":
-        selection = pool
-        if run.pipeline == "standard":
-            selection += sum(training_passes(job.network, tuning, n) + pool for n in ends[:-1])
-        elif run.pipeline == "asvp":
-            selection += training_passes(job.network, tuning, middle) + pool
-            refreshed = [middle]
+    ends, pool, tuning = job.ends, len(job.network.images), job.config.tuning
+    refreshed = _expect_refreshes(job, run) if run.pipeline == "asvp" else []
+    tuned = ends[:-1] if run.pipeline == "standard" else refreshed
+    selection = sum(training_passes(job.network, tuning, count) + pool for count in tuned)
+    selection += pool if _reads_pool(run) else 0
     final = 0.0
     for end in job.final_at:
         chosen = final_method(job.config.final, end, refreshed)
         for method in {chosen, *job.config.compare}:
-            served = run.pipeline == "standard" and method == tuning and end < ends[-1]
             final += len(job.test)
-            final += 0.0 if served else training_passes(job.network, method, end)
+            if not (run.pipeline == "standard" and method == tuning and end in tuned):
+                final += training_passes(job.network, method, end)
     return {"selection": selection, "final": final}
+
+
+def _expect_refreshes(job: Job, run: Run) -> list[int]:
+    """List at how many labels asvp will refresh; half of them where its rule looks at scores."""
+    trigger = run.trigger or job.config.trigger
+    rounds = job.ends[:-1]
+    if getattr(trigger, "func", trigger) in (saturating, slowing, falling):
+        return [count for count in rounds if 2 * count >= job.ends[-1]][:1]
+    history: list[Score] = []
+    refreshed: list[int] = []
+    for count in rounds:
+        scored = Score(count, job.network.num_classes, len(refreshed), np.nan, np.nan)
+        history.append(scored)
+        if trigger(history):
+            refreshed.append(count)
+            history.append(scored._replace(version=len(refreshed)))
+    return refreshed
+
+
+def _reads_pool(run: Run) -> bool:
+    """Tell whether the pre-trained network's features of the pool are used."""
+    if run.pipeline == "standard":  # whose first picks are random, unless its strategy starts alone
+        return get_strategy(run.strategy).cold_start and run.strategy != "random"
+    return run.strategy != "random"
 
 
 def run_one(
@@ -201,8 +218,7 @@ def run_one(
         options={"true_labels": labels} if strategy.oracle else None,
         on_event=on_event,
     )
-    embed = job.embed_seconds if run.strategy != "random" else 0.0
-    return state._replace(embed_seconds=embed)
+    return state._replace(embed_seconds=job.embed_seconds if _reads_pool(run) else 0.0)
 
 
 def rows_of(run: Run, state: PipelineState, job: Job) -> list[Row]:
@@ -222,14 +238,25 @@ def rows_of(run: Run, state: PipelineState, job: Job) -> list[Row]:
                 count,
                 training.method,
                 training.method == chosen,
-                training.metrics["accuracy"],
-                training.metrics["calibration_error"],
+                training.metrics.get("accuracy", np.nan),
+                training.metrics.get("calibration_error", np.nan),
                 training.seconds,
                 0.0 if run.strategy == "random" else selection_seconds(state, count),
+                _selection_passes(job, run, state, count),
                 sum(at < count for at in refreshed),
             )
         )
     return rows
+
+
+def _selection_passes(job: Job, run: Run, state: PipelineState, count: int) -> float:
+    pool = len(job.network.images)
+    passes = float(pool if _reads_pool(run) else 0)
+    for training in state.trainings:
+        if training.purpose != "final" and training.num_labeled < count:
+            passes += training_passes(job.network, training.method, training.num_labeled)
+            passes += pool if training.purpose != "failed" else 0
+    return passes
 
 
 def scores_of(run: Run, state: PipelineState) -> list[dict[str, Any]]:

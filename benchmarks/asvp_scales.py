@@ -51,7 +51,7 @@ def fill_in(args: argparse.Namespace) -> argparse.Namespace:
     names = [_NAMES.get(name, name) for name in args.strategies or scale.strategies]
     given["strategies"] = list(dict.fromkeys([*names, "random"]))
     if args.final is None:
-        given["final"] = "rule" if args.scale == "paper" else "lpft"
+        given["final"] = "ft" if args.scale == "paper" else "lpft"
     if args.compare is None:
         given["compare"] = list(METHODS) if args.scale == "smoke" else []
     return argparse.Namespace(**given)

@@ -51,7 +51,8 @@ def warm_up(job: Job, runs: Sequence[Run]) -> None:
     )
     # Labelled sets are padded: those of one padded size share programs.
     trained = [(config.tuning, count) for count in job.ends[:-1]]
-    finally_by = ("lpft", config.tuning, *config.compare)
+    known = [config.final] if isinstance(config.final, str) else ["lpft", "ft"]
+    finally_by = (*known, *config.compare)
     trained += [(method, count) for method in finally_by for count in job.final_at]
     for (method, _), count in {(m, next_capacity(n)): n for m, n in trained}.items():
         few.train(jax.random.key(0), np.arange(count), np.zeros(count, np.int32), method)
@@ -100,14 +101,15 @@ def run_all(out: Path, job: Job, runs: Sequence[Run]) -> tuple[list[Row], list[d
     for i, run in enumerate(runs):
         fresh = not (out / RUNS / run.folder / "state.json").exists()
         state = run_one(job, run, out / RUNS, _reporter(run))
-        rows += rows_of(run, state, job)
+        found = rows_of(run, state, job)
+        rows += found
         scores += scores_of(run, state)
         write_csv([row._asdict() for row in rows], out / "results.csv")
         if scores:
             write_csv(scores, out / "scores.csv")
         ran += work[i] if fresh else 0.0
         left = (time.perf_counter() - began) * sum(work[i + 1 :]) / ran if ran else 0.0
-        last = next(row for row in reversed(rows) if row.chosen)
+        last = next(row for row in reversed(found) if row.chosen)
         print(
             f"[{i + 1}/{len(runs)}, {describe_time(left)} left] {run.shown}, {run.strategy}, seed "
             f"{run.seed}: {100 * last.accuracy:.1f} % at {last.num_labeled} labels",

@@ -2,15 +2,17 @@
 
 import csv
 import functools
+import types
 
 import numpy as np
 import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.asvp_report import find_costs, find_curves
-from benchmarks.asvp_runs import Row, list_runs, read_pipeline
-from jaxal.asvp import at_labels, falling
+from benchmarks.asvp_runs import Job, Row, count_passes, list_runs, read_pipeline
+from jaxal.asvp import DEFAULT_CONFIG, at_labels, falling
 from jaxal.costs import Prices
+from jaxal.train.recipes import FT_SMALL
 
 SMALL = ["--size", "16", "--width", "4", "--limit", "200", "--test-limit", "60", "--epochs", "2"]
 GIVEN = ["asvp", *SMALL, "--encoder", "conv4", "--budgets", "8", "8", "--compare", "ft"]
@@ -135,9 +137,33 @@ def test_random_is_run_once_a_seed():
     assert len({r.folder for r in runs}) == len(runs)
 
 
+@pytest.mark.parametrize(
+    ("pipeline", "strategy", "selection", "final"),
+    [
+        # Two fine-tunings of two epochs, three passes each, and the pool by both; the one on 20
+        # labels serves in the end too, whose five test images are counted.
+        ("standard", "margin", 6 * 30 + 200, 5 + 5 + 240),
+        ("standard", "typiclust", 6 * 30 + 300, 5 + 5 + 240),  # reads features from the start
+        ("svpp", "margin", 100, 5 + 120 + 5 + 240),
+        ("asvp", "margin", 6 * 20 + 200, 370),  # at half, as nothing is known before
+        ("asvp:at_labels,counts=10", "margin", 6 * 10 + 200, 370),
+        ("asvp:every_round", "margin", 6 * 30 + 300, 370),
+        ("asvp:never", "margin", 100, 370),
+        ("svpp", "random", 0, 370),
+    ],
+)
+def test_what_a_run_has_to_do(pipeline, strategy, selection, final):
+    ft = FT_SMALL._replace(epochs=2)
+    network = types.SimpleNamespace(images=range(100), num_classes=10, ft=ft, lpft=None)
+    config = DEFAULT_CONFIG._replace(final="ft")
+    job = Job(network, range(5), None, 0.0, (10, 10, 20), (20, 40), config)
+    (run,) = list_runs([read_pipeline(pipeline)], [strategy], 1)
+    assert count_passes(job, run) == {"selection": selection, "final": final}
+
+
 def row(pipeline, strategy, seed, count, accuracy, **changes):
     found = Row(
-        pipeline, strategy, seed, count, "lpft", True, accuracy, 0.1, 36.0, 360.0, refreshes=0
+        pipeline, strategy, seed, count, "lpft", True, accuracy, 0.1, 36.0, 360.0, 5e4, refreshes=0
     )
     return found._replace(**changes)
 
@@ -145,9 +171,9 @@ def row(pipeline, strategy, seed, count, accuracy, **changes):
 def test_costs_are_read_off_the_mean_curves():
     rows = [
         row("standard", "margin", 0, 100, 0.5),
-        row("standard", "margin", 0, 200, 0.7, selection_seconds=720.0),
+        row("standard", "margin", 0, 200, 0.7, selection_seconds=720.0, selection_passes=9e4),
         row("standard", "margin", 1, 100, 0.6),
-        row("standard", "margin", 1, 200, 0.8, selection_seconds=720.0),
+        row("standard", "margin", 1, 200, 0.8, selection_seconds=720.0, selection_passes=9e4),
         row("standard", "margin", 1, 200, 0.99, chosen=False, method="ft"),
         row("random", "random", 0, 100, 0.5, selection_seconds=0.0),
         row("random", "random", 0, 200, 0.6, selection_seconds=0.0),
@@ -156,11 +182,22 @@ def test_costs_are_read_off_the_mean_curves():
     assert set(curves) == {("standard", "margin"), ("random", "random")}
     np.testing.assert_allclose(curves["standard", "margin"].accuracies, [[0.5, 0.7], [0.6, 0.8]])
     costs = find_costs(curves, "margin", 0.65, Prices(label=0.1, device_hour=2.0))
-    # 150 labels, 540 s of selection and 36 s of training; random never gets there.
+    # 150 labels, the 720 s of selection that come before any beyond 100, and 36 s of training;
+    # random never gets there.
     assert set(costs) == {"standard"}
-    assert costs["standard"].labels == pytest.approx(15)
-    assert costs["standard"].training == pytest.approx(2 * 576 / 3600)
-    assert costs["standard"].selection_hours == pytest.approx(0.15)
+    found = costs["standard"]
+    assert found.labels == pytest.approx(150) and found.cost.labels == pytest.approx(15)
+    assert found.cost.selection == pytest.approx(2 * 720 / 3600) and found.passes == 9e4
+    assert found.cost.training == pytest.approx(2 * 36 / 3600)
+    assert found.cost.selection_hours == pytest.approx(0.2)
+    # 100 labels take what they took.
+    assert find_costs(curves, "margin", 0.55, Prices(0.1, 2.0))["standard"].passes == 5e4
     assert find_costs(curves, "margin", 0.9, Prices(0.1, 2.0)) == {}
     twice = find_costs(curves, "margin", 0.65, Prices(0.1, 2.0), num_devices=2)
-    assert twice["standard"].training == pytest.approx(2 * costs["standard"].training)
+    assert twice["standard"].cost.training == pytest.approx(2 * found.cost.training)
+
+
+def test_seeds_whose_training_diverged_are_left_out():
+    rows = [row("svpp", "margin", seed, count, 0.5) for seed in (0, 1) for count in (10, 20)]
+    rows[-1] = rows[-1]._replace(accuracy=float("nan"))
+    assert find_curves(rows)["svpp", "margin"].accuracies.shape == (1, 2)
