@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.finetune_runs import passes_of, stages_of
 from benchmarks.options import read_options
 from jaxal.asvp import (
     PIPELINES,
@@ -32,7 +33,6 @@ from jaxal.asvp import (
 from jaxal.data import ImageSource
 from jaxal.select import get_strategy
 from jaxal.train.network import ImageNetwork, Method
-from jaxal.train.recipes import FinetuneConfig
 
 __all__ = [
     "TRIGGERS",
@@ -273,11 +273,6 @@ def _evaluate(
     return {"accuracy": found.accuracy, "calibration_error": found.calibration_error}
 
 
-def training_passes(network: ImageNetwork, method: Method, count: int) -> float:
+def training_passes(network: ImageNetwork, method: Method, count: int) -> int:
     """Count images through the encoder in a training; one that learns goes back as well."""
-    stages: dict[str, tuple[FinetuneConfig, ...]] = {
-        "lp": (network.lpft.probe,),
-        "ft": (network.ft,),
-        "lpft": tuple(network.lpft),
-    }
-    return sum(count * c.epochs * (1 if c.encoder is None else 3) for c in stages[method])
+    return passes_of(stages_of(method, network.ft, network.lpft), count)

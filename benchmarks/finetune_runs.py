@@ -19,6 +19,7 @@ from jaxal.models.heads import DenseHead
 from jaxal.models.preprocess import preprocess
 from jaxal.train.evaluate import evaluate, make_apply
 from jaxal.train.finetune import finetune, lp_ft
+from jaxal.train.network import METHODS
 from jaxal.train.recipes import (
     FT_CIFAR10,
     FT_IMAGENET,
@@ -36,12 +37,13 @@ __all__ = [
     "Task",
     "estimate_work",
     "make_configs",
+    "passes_of",
     "prepare_images",
     "run_task",
+    "stages_of",
     "time_work",
 ]
 
-METHODS = ("lp", "ft", "lpft")
 SCALES: dict[str, tuple[FinetuneConfig, LpftConfig]] = {
     "small": (FT_SMALL, LPFT_SMALL),
     "cifar10": (FT_CIFAR10, LPFT_CIFAR10),
@@ -60,7 +62,17 @@ class Task(NamedTuple):
 
     def stages(self, method: str) -> tuple[FinetuneConfig, ...]:
         """Give the configurations that a method trains with, one after another."""
-        return {"lp": (self.both.probe,), "ft": (self.single,), "lpft": tuple(self.both)}[method]
+        return stages_of(method, self.single, self.both)
+
+
+def stages_of(method: str, single: FinetuneConfig, both: LpftConfig) -> tuple[FinetuneConfig, ...]:
+    """Give the configurations that a method trains with, by those of "ft" and "lpft"."""
+    return {"lp": (both.probe,), "ft": (single,), "lpft": tuple(both)}[method]
+
+
+def passes_of(stages: Sequence[FinetuneConfig], count: int) -> int:
+    """Count images through the encoder in a training; one that learns goes back as well."""
+    return sum(count * config.epochs * _cost(config) for config in stages)
 
 
 def make_configs(
@@ -103,8 +115,7 @@ def make_configs(
 
 def estimate_work(task: Task, method: str, count: int) -> float:
     """Estimate what a run has to do: images seen, threefold where the encoder learns from them."""
-    seen = sum(count * c.epochs * _cost(c) for c in task.stages(method))
-    return seen + len(task.images.test or ())
+    return passes_of(task.stages(method), count) + len(task.images.test or ())
 
 
 def time_work(task: Task, method: str, count: int) -> float:

@@ -12,7 +12,7 @@ from benchmarks.asvp_report import find_costs, find_curves
 from benchmarks.asvp_runs import Job, Row, count_passes, list_runs, read_pipeline
 from jaxal.asvp import DEFAULT_CONFIG, at_labels, falling
 from jaxal.costs import Prices
-from jaxal.train.recipes import FT_SMALL
+from jaxal.train.recipes import FT_SMALL, LPFT_SMALL
 
 SMALL = ["--size", "16", "--width", "4", "--limit", "200", "--test-limit", "60", "--epochs", "2"]
 GIVEN = ["asvp", *SMALL, "--encoder", "conv4", "--budgets", "8", "8", "--compare", "ft"]
@@ -154,7 +154,7 @@ def test_random_is_run_once_a_seed():
 )
 def test_what_a_run_has_to_do(pipeline, strategy, selection, final):
     ft = FT_SMALL._replace(epochs=2)
-    network = types.SimpleNamespace(images=range(100), num_classes=10, ft=ft, lpft=None)
+    network = types.SimpleNamespace(images=range(100), num_classes=10, ft=ft, lpft=LPFT_SMALL)
     config = DEFAULT_CONFIG._replace(final="ft")
     job = Job(network, range(5), None, 0.0, (10, 10, 20), (20, 40), config)
     (run,) = list_runs([read_pipeline(pipeline)], [strategy], 1)
