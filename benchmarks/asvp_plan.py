@@ -27,6 +27,7 @@ class Projection(NamedTuple):
     selection: dict[str, float]  # of all their runs
     final: dict[str, float]
     longest_training: float
+    labels: int  # that a run buys
     flops: float  # of one image forward; 0 where the rate was measured
 
 
@@ -48,7 +49,7 @@ def project(job: Job, runs: Sequence[Run], device_rate: float | None = None) -> 
         selection[run.shown] = selection.get(run.shown, 0.0) + passes["selection"] * seconds
         final[run.shown] = final.get(run.shown, 0.0) + passes["final"] * seconds
     longest = max(training_passes(job.network, m, job.ends[-1]) for m in METHODS) * seconds
-    return Projection(counts, selection, final, longest, flops)
+    return Projection(counts, selection, final, longest, sum(job.budgets), flops)
 
 
 def describe_plan(found: Projection, prices: Prices, device_rate: float | None) -> str:
@@ -74,7 +75,8 @@ def describe_plan(found: Projection, prices: Prices, device_rate: float | None) 
     )
     return (
         f"{markdown(lines)}\n\n{describe_time(total)}, at ${prices.device_hour:g} an hour "
-        f"${total / 3600 * prices.device_hour:.2f}, {how}; proxies, strategies and compilation "
+        f"${total / 3600 * prices.device_hour:.2f}, {how}; the {found.labels:,} labels of a run "
+        f"cost ${found.labels * prices.label:,.2f}; proxies, strategies and compilation "
         "apart; ASVP with one refresh at half of the labels where its rule looks at scores"
     )
 

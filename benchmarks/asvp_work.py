@@ -101,6 +101,13 @@ def run_all(out: Path, job: Job, runs: Sequence[Run]) -> tuple[list[Row], list[d
     for i, run in enumerate(runs):
         fresh = not (out / RUNS / run.folder / "state.json").exists()
         state = run_one(job, run, out / RUNS, _reporter(run))
+        for training in state.trainings:
+            if "error" in training.metrics:
+                print(
+                    f"{run.shown}, {run.strategy}, seed {run.seed}, {training.method} on "
+                    f"{training.num_labeled} labels: {training.metrics['error']}",
+                    flush=True,
+                )
         found = rows_of(run, state, job)
         rows += found
         scores += scores_of(run, state)
