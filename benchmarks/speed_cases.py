@@ -270,6 +270,21 @@ def ntkcpl_round(s: Sizes) -> dict[str, Any]:
     return _row(first, seconds, ratio, "x the kernel's product and the passes over memory")
 
 
+def transferability(s: Sizes) -> dict[str, Any]:
+    """Score labelled features, a pool of four times the width, by LogME with classes moved."""
+    from jaxal.transferability import ped_logme
+
+    x, labels = draw_mixture(s["pool"], 4 * s["d"], components=s["clusters"])
+    first, seconds = best(lambda: ped_logme(x, labels)[0], repeats=1)
+    work = 2 * x.shape[0] * x.shape[1] ** 2
+    return _row(
+        first,
+        seconds,
+        lambda: work / seconds / matmul_rate(s["ceiling"]),
+        "of the matrix-product rate, by the sums alone; in float64",
+    )
+
+
 def _row(first: float, seconds: float, ratio: Callable[[], float], note: str) -> dict[str, Any]:
     # read before the ratio, whose ceilings take memory of their own
     peak = peak_gib()
@@ -289,5 +304,6 @@ CASES: dict[str, Callable[[Sizes], dict[str, Any]]] = {
         embedding,
         head,
         ntkcpl_round,
+        transferability,
     )
 }
