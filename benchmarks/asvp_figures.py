@@ -55,7 +55,7 @@ def draw_costs(costs: Mapping[str, Mapping[str, Cost]], path: Path, title: str) 
                 xytext=(8, 6),
                 color=style["color"],
             )
-        axes.margins(0.25)
+        axes.margins(x=0.4, y=0.25)
         axes.set_ylim(bottom=0)
         low, high = axes.get_xlim()
         for total in np.linspace(low, high + axes.get_ylim()[1], 8):
