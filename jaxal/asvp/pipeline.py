@@ -15,11 +15,10 @@ as one pays for: that final training starts from the pre-trained weights, by LP-
 are few, by fine-tuning once features had to be refreshed (`lpft_until_refreshed`).
 """
 
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -31,30 +30,31 @@ from jaxal.asvp.config import (
     Pipeline,
     PipelineConfig,
     check_pipeline_config,
-    final_method,
 )
 from jaxal.asvp.state import (
     PipelineState,
-    Training,
     load_pipeline,
     refreshed_at,
-    save_pipeline,
+)
+from jaxal.asvp.trainings import (
+    STATE,
+    TRAININGS,
+    Run,
+    finish,
+    tidy,
+    train_and_embed,
+    try_features,
 )
 from jaxal.asvp.triggers import score_features
 from jaxal.checks import check_batch_size, check_choice, check_features, check_positive
 from jaxal.embedding import cluster_embedding
-from jaxal.models.saved import load_variables, save_variables
 from jaxal.records import describe, fingerprint
 from jaxal.select import Strategy, check_options, get_strategy
-from jaxal.train.epochs import DivergedError
 from jaxal.train.head import predict_probs
-from jaxal.train.network import METHODS, Method, Network, head_of
+from jaxal.train.network import Network, head_of
 from jaxal.transferability import feature_statistics
 
 __all__ = ["run_pipeline"]
-
-_STATE, _TRAININGS = "state.json", "trainings"
-_TRAIN_KEY = 2**32 - 1  # beyond all rounds, whose keys are folded from the same seed
 
 
 def run_pipeline(
@@ -136,7 +136,7 @@ def run_pipeline(
         settings["trigger"] = config.trigger
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    run = _Run(
+    run = Run(
         pipeline=pipeline,
         strategy=strategy,
         network=network,
@@ -152,38 +152,13 @@ def run_pipeline(
     state = _open(run, first)
     state = _select(run, state, oracle, features)
     for count in ends:
-        state = _finish(run, state, count)
-    _tidy(run, state)
+        state = finish(run, state, count)
+    tidy(run, state)
     return state
 
 
-class _Run(NamedTuple):
-    """What all phases share."""
-
-    pipeline: Pipeline
-    strategy: Strategy
-    network: Network
-    folder: Path
-    settings: Mapping[str, Any]
-    config: PipelineConfig
-    options: Mapping[str, Any]
-    evaluate: Callable[[Mapping[str, Any]], Mapping[str, float]] | None
-    on_event: Callable[[str], None] | None
-    sizes: Sequence[int]  # picks of each round
-    ends: Sequence[int]  # numbers of labels that the network is finally trained on
-
-    def announce(self, text: str) -> None:
-        """Say what is about to be done."""
-        if self.on_event is not None:
-            self.on_event(text)
-
-    def save(self, state: PipelineState) -> None:
-        """Save the run."""
-        save_pipeline(state, self.folder / _STATE, self.settings)
-
-
 def _select(
-    run: _Run,
+    run: Run,
     state: PipelineState,
     oracle: Callable[[np.ndarray], ArrayLike],
     given: ArrayLike | None,
@@ -204,9 +179,9 @@ def _select(
             if run.pipeline == "asvp" and count:
                 state, features = _refresh(run, state, features, known)
             if count in run.ends:
-                state = _finish(run, state, count)
+                state = finish(run, state, count)
             state = _ask(run, state, features, outputs, known)
-            _tidy(run, state)
+            tidy(run, state)
         state = state._replace(active=tell(state.active, oracle(state.active.pending)))
         run.save(state)
     return state
@@ -229,7 +204,7 @@ class _Known:
 
 
 def _ask(
-    run: _Run,
+    run: Run,
     state: PipelineState,
     features: ArrayLike,
     outputs: HeadOutputs | None,
@@ -260,11 +235,11 @@ def _ask(
 
 
 def _tune(
-    run: _Run, state: PipelineState, given: ArrayLike | None
+    run: Run, state: PipelineState, given: ArrayLike | None
 ) -> tuple[PipelineState, ArrayLike, HeadOutputs | None]:
     """Train the network on what is labelled, and show the strategy what it says (standard)."""
     count = len(state.active.labeled)
-    state, found = _try(run, state, "selection", count)
+    state, found = try_features(run, state, "selection", count)
     if found is None:  # a head on the features it has
         return *_load_features(run, state, given), None
     variables, features = found
@@ -279,139 +254,20 @@ def _tune(
 
 
 def _refresh(
-    run: _Run, state: PipelineState, features: ArrayLike, known: _Known
+    run: Run, state: PipelineState, features: ArrayLike, known: _Known
 ) -> tuple[PipelineState, ArrayLike]:
     """Score the features, and compute them anew where the trigger says so (asvp)."""
     state = _score(run, state, features, known)
     count = len(state.active.labeled)
     if count in refreshed_at(state) or not run.config.trigger(state.scores):
         return state, features
-    state, found = _try(run, state, "refresh", count)
+    state, found = try_features(run, state, "refresh", count)
     if found is None:
         return state, features
     return _score(run, state, found[1], known), found[1]
 
 
-def _try(
-    run: _Run, state: PipelineState, purpose: str, count: int
-) -> tuple[PipelineState, tuple[dict[str, Any], ArrayLike] | None]:
-    """Train and compute features, unless that diverges or did before."""
-    if any((t.purpose, t.num_labeled) == ("failed", count) for t in state.trainings):
-        return state, None
-    began = time.perf_counter()
-    try:
-        state, variables, features = _train_and_embed(run, state, purpose, count)
-    except DivergedError as error:
-        run.announce(f"no new features at {count} labels: {error}")
-        seconds = time.perf_counter() - began
-        failed = Training("failed", count, run.config.tuning, seconds, 0.0, {"error": str(error)})
-        state = state._replace(trainings=(*state.trainings, failed))
-        run.save(state)
-        return state, None
-    return state, (variables, features)
-
-
-def _train_and_embed(
-    run: _Run, state: PipelineState, purpose: str, count: int
-) -> tuple[PipelineState, dict[str, Any], ArrayLike]:
-    """Train the network and compute the pool's features, or find both where they are saved."""
-    method = run.config.tuning
-    variables, seconds = _train(run, state, count, method, purpose)
-    began = time.perf_counter()
-    features = run.network.embed(variables, _features_path(run, count))
-    if not any((t.purpose, t.num_labeled) == (purpose, count) for t in state.trainings):
-        training = Training(purpose, count, method, seconds, time.perf_counter() - began)
-        state = state._replace(trainings=(*state.trainings, training))
-        run.save(state)
-    return state, variables, features
-
-
-def _finish(run: _Run, state: PipelineState, count: int) -> PipelineState:
-    """Train the network on the first ``count`` picks, as the rule says, and for comparison."""
-    chosen = final_method(run.config.final, count, refreshed_at(state))
-    for method in dict.fromkeys((chosen, *run.config.compare)):
-        done = {(t.num_labeled, t.method): t for t in state.trainings if t.purpose == "final"}
-        known = done.get((count, method))
-        wanted = run.config.save_final and method == chosen
-        if known is not None and (
-            not wanted or "error" in known.metrics or _network_path(run, count, method).exists()
-        ):
-            continue
-        began = time.perf_counter()
-        metrics: dict[str, Any] = {}
-        try:
-            variables, seconds = _train(run, state, count, method, "the end")
-        except DivergedError as error:
-            run.announce(f"{method} on {count} labels: {error}")
-            seconds, metrics = time.perf_counter() - began, {"error": str(error)}
-        else:
-            if known is None and run.evaluate is not None:
-                metrics = dict(run.evaluate(variables))
-        if known is None:
-            training = Training("final", count, method, seconds, 0.0, metrics)
-            state = state._replace(trainings=(*state.trainings, training))
-            run.save(state)
-    return state
-
-
-def _train(
-    run: _Run, state: PipelineState, count: int, method: Method, purpose: str
-) -> tuple[dict[str, Any], float]:
-    """Train on the first ``count`` picks, or find what was trained on them: variables, seconds.
-
-    All pipelines that picked the same train the same.
-    """
-    path = _network_path(run, count, method)
-    if path.exists():
-        variables, about = load_variables(path)
-        return variables, float(about["seconds"])
-    run.announce(f"training by {method} on {count} labels, for {purpose}")
-    key = jax.random.fold_in(jax.random.key(state.active.seed), _TRAIN_KEY)
-    key = jax.random.fold_in(jax.random.fold_in(key, count), METHODS.index(method))
-    checkpoint = run.folder / _TRAININGS / path.stem
-    began = time.perf_counter()
-    variables = run.network.train(
-        key,
-        state.active.labeled[:count],
-        state.active.labels[:count],
-        method,
-        folder=checkpoint,
-    )
-    seconds = time.perf_counter() - began
-    save_variables(path, variables, {"seconds": seconds})
-    shutil.rmtree(checkpoint, ignore_errors=True)
-    return variables, seconds
-
-
-def _tidy(run: _Run, state: PipelineState) -> None:
-    """Remove networks, features and checkpoints that nothing needs any more."""
-    kept = set()
-    served = [t.num_labeled for t in state.trainings if t.purpose in ("selection", "refresh")]
-    if served and state.active.round < len(run.sizes):
-        kept |= {_network_path(run, served[-1], run.config.tuning)}
-        kept |= {path for path in run.folder.glob(f"features-{served[-1]}.*")}
-    for training in state.trainings if run.config.save_final else ():
-        count, method = training.num_labeled, training.method
-        chosen = final_method(run.config.final, count, refreshed_at(state))
-        own = method == chosen or method not in run.config.compare
-        if training.purpose == "final" and own:
-            kept.add(_network_path(run, count, method))
-    saved = (path for method in METHODS for path in run.folder.glob(f"{method}-*.npz"))
-    for path in (*saved, *run.folder.glob("features-*")):
-        if path not in kept:
-            path.unlink()
-    shutil.rmtree(run.folder / _TRAININGS, ignore_errors=True)
-
-
-def _network_path(run: _Run, count: int, method: Method) -> Path:
-    return run.folder / f"{method}-{count}.npz"
-
-
-def _features_path(run: _Run, count: int) -> Path:
-    return run.folder / f"features-{count}.npy"
-
-
-def _score(run: _Run, state: PipelineState, features: ArrayLike, known: _Known) -> PipelineState:
+def _score(run: Run, state: PipelineState, features: ArrayLike, known: _Known) -> PipelineState:
     """Add the score of these features for what is labelled, where it is not there yet."""
     count, version = len(state.active.labeled), len(refreshed_at(state))
     if any((s.num_labeled, s.version) == (count, version) for s in state.scores):
@@ -428,13 +284,13 @@ def _score(run: _Run, state: PipelineState, features: ArrayLike, known: _Known) 
 
 
 def _load_features(
-    run: _Run, state: PipelineState, given: ArrayLike | None
+    run: Run, state: PipelineState, given: ArrayLike | None
 ) -> tuple[PipelineState, ArrayLike]:
     """Find the features that selection had last: those of a network, given ones, or new ones."""
     served = [t for t in state.trainings if t.purpose in ("selection", "refresh")]
     if served:
         last = served[-1]
-        state, _, features = _train_and_embed(run, state, last.purpose, last.num_labeled)
+        state, _, features = train_and_embed(run, state, last.purpose, last.num_labeled)
         return state, features
     if given is not None:
         return state, given
@@ -447,12 +303,12 @@ def _load_features(
     return state, features
 
 
-def _open(run: _Run, first: ActiveState) -> PipelineState:
+def _open(run: Run, first: ActiveState) -> PipelineState:
     """Read the run that a folder holds, or begin one."""
-    path = run.folder / _STATE
+    path = run.folder / STATE
     if not path.exists():
         found = sorted(x.name for x in run.folder.iterdir() if not x.name.startswith("."))
-        foreign = [name for name in found if name.split(".")[0] not in ("features", _TRAININGS)]
+        foreign = [name for name in found if name.split(".")[0] not in ("features", TRAININGS)]
         if foreign:
             raise ValueError(f"folder: expected a run or an empty folder, found {foreign[0]} in it")
         return PipelineState(first, (), (), (), 0.0)
