@@ -13,6 +13,7 @@ from benchmarks.report import cell, spread
 from benchmarks.tables import markdown
 from jaxal.costs import Cost, Prices, cost_of, labels_to_reach, sample_saving_ratio
 from jaxal.records import describe
+from jaxal.select import STRATEGIES
 from jaxal.train.network import METHODS
 
 __all__ = ["Curve", "Way", "find_costs", "find_curves", "report"]
@@ -198,7 +199,8 @@ def _accuracy_lines(
             if random is not None:
                 saved = sample_saving_ratio(counts, means, counts, random.accuracies.mean(0))
                 told = "" if np.isnan(saved) else f"{100 * saved:.1f} %"
-            lines.append([strategy, pipeline, *cells, told])
+            shown = f"{strategy} (oracle)" if STRATEGIES[strategy].oracle else strategy
+            lines.append([shown, pipeline, *cells, told])
     return lines
 
 
