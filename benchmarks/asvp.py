@@ -118,6 +118,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{DEFAULT_CONFIG.tuning})",
     )
     parser.add_argument(
+        "--proxy-always",
+        action="store_true",
+        help="asvp chooses by a proxy in the round of a refresh too, as in the paper, not by the "
+        "network that was trained for it",
+    )
+    parser.add_argument(
         "--head",
         choices=list(HEADS),
         default="mlp",
@@ -298,6 +304,7 @@ def _make_job(
     config = PipelineConfig(
         head=head,
         tuning=args.tuning,
+        tuned_head=not args.proxy_always,
         final=lpft_until_refreshed if args.final == "rule" else args.final,
         compare=tuple(args.compare),
         save_final=False,

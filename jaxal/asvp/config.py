@@ -59,6 +59,9 @@ class PipelineConfig(NamedTuple):
     head: HeadConfig = PROXY  # the proxy, of svpp and asvp
     trigger: Trigger = saturating  # when asvp refreshes its features
     tuning: Method = "ft"  # how standard trains each round, and asvp to refresh
+    # In the round of a refresh asvp chooses by the network trained for it (ours), not by a proxy on
+    # its features: these set the samples that it was trained on apart from all others.
+    tuned_head: bool = True
     final: Method | FinalRule = lpft_until_refreshed  # how the network is trained in the end
     compare: tuple[Method, ...] = ()  # trained beside it, for comparison
     save_final: bool = True  # whether final networks are kept, such as lpft-100.npz of 100 labels

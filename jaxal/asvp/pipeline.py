@@ -8,7 +8,8 @@ of Pre-trained Models" (arXiv 2403.01101):
 * ``svpp``: the pool's features are computed once by the pre-trained network, and the strategy sees
   a small proxy that is trained on them each round.
 * ``asvp``: the same, and each round a trigger (`jaxal.asvp.triggers`) judges whether these features
-  still serve. If not, the network is trained on what is labelled and computes them anew.
+  still serve. If not, the network is trained on what is labelled and computes them anew; the
+  strategy sees the network itself that once (ours), and proxies on its features from then on.
 
 In all of them the picks are ordered, and the network is trained on as many of the first of them
 as one pays for: that final training starts from the pre-trained weights, by LP-FT while labels
@@ -133,7 +134,7 @@ def run_pipeline(
     if pipeline != "standard":
         settings["head"] = config.head
     if pipeline == "asvp":
-        settings["trigger"] = config.trigger
+        settings |= {"trigger": config.trigger, "tuned_head": config.tuned_head}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(
@@ -177,7 +178,7 @@ def _select(
             elif features is None:
                 state, features = _load_features(run, state, given)
             if run.pipeline == "asvp" and count:
-                state, features = _refresh(run, state, features, known)
+                state, features, outputs = _refresh(run, state, features, known)
             if count in run.ends:
                 state = finish(run, state, count)
             state = _ask(run, state, features, outputs, known)
@@ -243,28 +244,39 @@ def _tune(
     if found is None:  # a head on the features it has
         return *_load_features(run, state, given), None
     variables, features = found
+    return state, features, _predict(run, state, variables, features)
+
+
+def _predict(
+    run: Run, state: PipelineState, variables: dict[str, Any], features: ArrayLike
+) -> HeadOutputs:
+    """Show what a network says of the pool by its features, as far as the strategy looks."""
     trained = head_of(variables, state.active.num_classes)
     began = time.perf_counter()
     probs = None
     if run.strategy.needs_with(run.options) & HEAD_FIELDS:
         probs = jax.block_until_ready(predict_probs(trained, features))
+    count, seconds = len(state.active.labeled), time.perf_counter() - began
     # A linear head's last hidden activations are the features.
-    outputs = HeadOutputs(trained, probs, features, count, time.perf_counter() - began)
-    return state, features, outputs
+    return HeadOutputs(trained, probs, features, count, seconds)
 
 
 def _refresh(
     run: Run, state: PipelineState, features: ArrayLike, known: _Known
-) -> tuple[PipelineState, ArrayLike]:
+) -> tuple[PipelineState, ArrayLike, HeadOutputs | None]:
     """Score the features, and compute them anew where the trigger says so (asvp)."""
     state = _score(run, state, features, known)
     count = len(state.active.labeled)
-    if count in refreshed_at(state) or not run.config.trigger(state.scores):
-        return state, features
+    if count not in refreshed_at(state) and not run.config.trigger(state.scores):
+        return state, features, None
     state, found = try_features(run, state, "refresh", count)
     if found is None:
-        return state, features
-    return _score(run, state, found[1], known), found[1]
+        return state, features, None
+    variables, features = found
+    state = _score(run, state, features, known)
+    if not run.config.tuned_head:
+        return state, features, None
+    return state, features, _predict(run, state, variables, features)
 
 
 def _score(run: Run, state: PipelineState, features: ArrayLike, known: _Known) -> PipelineState:

@@ -239,6 +239,15 @@ def test_the_final_network_is_kept(tmp_path):
     assert names == ["ft-12.npz", "ft-20.npz", "lpft-20.npz"]
 
 
+def test_with_a_refresh_every_round_it_chooses_as_standard(tmp_path):
+    every = FAST._replace(trigger=every_round)
+    standard = run("standard", tmp_path / "a").active.labeled
+    found = run("asvp", tmp_path / "b", config=every).active.labeled
+    np.testing.assert_array_equal(found, standard)
+    by_proxy = run("asvp", tmp_path / "c", config=every._replace(tuned_head=False))
+    assert set(by_proxy.active.labeled.tolist()) != set(standard.tolist())
+
+
 def test_a_refresh_that_diverges_leaves_the_features(tmp_path):
     config = FAST._replace(trigger=functools.partial(at_labels, counts=12))
     state = run("asvp", tmp_path / "a", Network(diverges_at=12), config=config)
