@@ -54,7 +54,8 @@ random selection, what each costs, and the history of the scores that ASVP decid
 --scale cpu: Conv-4 at 32 pixels on CIFAR-10, 100 to 2,000 labels; --weights from pretrain.
 With --features, those of any encoder, the network is a residual layer on them.
 --scale paper: the ASVP paper's budgets and trainings, ResNet-50 at 224 pixels; --weights of a
-self-supervised one. Its rounds on CIFAR-100 and the Pets, which are not published, are ours.
+self-supervised one. Its rounds on CIFAR-100 and the Pets, which are not published, are ours. That
+asvp chooses by the network in the round of a refresh is ours too; --proxy-always is the paper's.
 
 A pipeline is standard, svpp, asvp, or asvp:TRIGGER[,OPTION=VALUE...], such as asvp:falling or
 asvp:at_labels,counts=500. Random selection is run beside them. Before it starts, the command says
@@ -127,8 +128,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--head",
         choices=list(HEADS),
         default="mlp",
-        help="that svpp and asvp select by (default mlp, the paper's proxy; linear is what the "
-        "library trains elsewhere)",
+        help="that svpp and asvp select by: mlp, the paper's proxy (the default), at --scale paper "
+        "on imagenet2012 trained as there; linear, what the library trains elsewhere; or mlp4096, "
+        "that of the NTKCPL paper for ImageNet-100",
     )
     parser.add_argument(
         "--compare",
@@ -264,7 +266,13 @@ def _final_at(args: argparse.Namespace, budgets: Sequence[int]) -> tuple[int, ..
         if count not in ends:
             told = ", ".join(map(str, ends))
             raise ValueError(f"--final-at: expected ends of rounds, of {told}, found {count}")
-    return tuple(sorted(set(args.final_at or ends)))
+    counts = tuple(sorted(set(args.final_at or ends)))
+    if counts[-1] != ends[-1]:
+        raise ValueError(
+            f"--final-at: expected the last round's {ends[-1]} among them, as labels beyond "
+            f"{counts[-1]} would be bought for nothing"
+        )
+    return counts
 
 
 def _check_weights(args: argparse.Namespace, encoder: LoadedEncoder) -> None:

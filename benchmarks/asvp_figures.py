@@ -41,8 +41,10 @@ def draw_curves(
 
 
 def draw_costs(costs: Mapping[str, Mapping[str, Cost]], path: Path, title: str) -> None:
-    """Draw what each way costs at equal accuracy, a panel a strategy: labels against selection,
-    as the paper does, with lines of equal sum."""
+    """Draw labels against selection at equal accuracy, a panel a strategy, as the paper does.
+
+    Lines join equal sums; the final training, which all ways pay alike, is left out.
+    """
     plt = pyplot()
     figure, panels = _panels(plt, len(costs))
     for axes, (strategy, own) in zip(panels, costs.items(), strict=True):
@@ -63,7 +65,7 @@ def draw_costs(costs: Mapping[str, Mapping[str, Cost]], path: Path, title: str) 
         axes.set_xlim(low, high)
         axes.set_title(strategy)
         _finish(axes, "labels ($)", "selection ($)", grid=False)
-    _save(plt, figure, path, f"{title}: lines of equal cost")
+    _save(plt, figure, path, f"{title}: labels and selection, lines of equal sum")
 
 
 def draw_scores(scores: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:

@@ -1,6 +1,7 @@
 """Tables of the command asvp: accuracy, labels saved, costs, and final trainings compared."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from jaxal.records import describe
 from jaxal.select import STRATEGIES
 from jaxal.train.network import METHODS
 
-__all__ = ["Curve", "Way", "find_costs", "find_curves", "report"]
+__all__ = ["Curve", "Way", "find_curves", "find_ways", "report"]
 
 
 class Curve(NamedTuple):
@@ -60,7 +61,7 @@ def report(
     """
     curves = find_curves(rows)
     seeds = len({row.seed for row in rows})
-    strategies = [s for s in dict.fromkeys(row.strategy for row in rows) if s != "random"]
+    strategies = [name for name in dict.fromkeys(s for _, s in curves) if name != "random"]
     paragraphs = [f"# Standard active learning, SVPp and ASVP on {title['title']}"]
     paragraphs += [
         f"Accuracy in percent on {len(job.test):,} test images by number of labels, mean ± sample "
@@ -72,7 +73,7 @@ def report(
     for strategy in strategies:
         wanted = _find_target(curves, strategy) if target is None else target / 100
         mesh = job.network.mesh
-        found = find_costs(curves, strategy, wanted, prices, 1 if mesh is None else mesh.size)
+        found = find_ways(curves, strategy, wanted, prices, 1 if mesh is None else mesh.size)
         paragraphs.append(f"## What {100 * wanted:.1f} % costs: {strategy}")
         if not found:
             paragraphs.append("No way reaches it.")
@@ -99,14 +100,21 @@ def report(
         paragraphs += ["## Refreshes", _tell_refreshes(scores)]
     diverged = [row for row in rows if np.isnan(row.accuracy)]
     if diverged:
-        told = ", ".join(f"{r.pipeline} {r.strategy} {r.seed}" for r in diverged)
-        paragraphs.append(f"Left out, as a training diverged (pipeline, strategy, seed): {told}.")
+        told = "; ".join(
+            f"{r.pipeline}, {r.strategy}, seed {r.seed}: {r.method} on {r.num_labeled:,}"
+            for r in diverged
+        )
+        paragraphs.append(
+            "Trainings that diverged, for which the seed is left out above but where they were for "
+            f"comparison: {told}."
+        )
     paragraphs.append(f"Encoder {title['encoder']}; device {title['device']}.")
     recipes = describe({"ft": job.network.ft, "lpft": job.network.lpft, "config": job.config})
     paragraphs.append(f"Configurations, lp being the first stage of lpft: {json.dumps(recipes)}.")
     shown = "\n\n".join(paragraphs[:-1])
     (out / "table.md").write_text(f"{shown}\n\n{paragraphs[-1]}\n", encoding="utf-8")
-    draw_curves(curves, strategies, out / "curves.png", title["title"])
+    if strategies:
+        draw_curves(curves, strategies, out / "curves.png", title["title"])
     if ways:
         costs = {name: {p: way.cost for p, way in own.items()} for name, own in ways.items()}
         draw_costs(costs, out / "costs.png", title["title"])
@@ -118,8 +126,12 @@ def report(
 def find_curves(rows: Sequence[Row]) -> dict[tuple[str, str], Curve]:
     """Gather the networks trained as the rule says, by pipeline and strategy."""
     found: dict[tuple[str, str], Curve] = {}
-    diverged = {row[:3] for row in rows if row.chosen and np.isnan(row.accuracy)}
-    chosen = [row for row in rows if row.chosen and row[:3] not in diverged]
+
+    def run_of(row: Row) -> tuple[str, str, int]:
+        return row.pipeline, row.strategy, row.seed
+
+    diverged = {run_of(row) for row in rows if row.chosen and np.isnan(row.accuracy)}
+    chosen = [row for row in rows if row.chosen and run_of(row) not in diverged]
     for name in dict.fromkeys((row.pipeline, row.strategy) for row in chosen):
         own = [row for row in chosen if (row.pipeline, row.strategy) == name]
         seeds = sorted({row.seed for row in own})
@@ -141,7 +153,7 @@ def find_curves(rows: Sequence[Row]) -> dict[tuple[str, str], Curve]:
     return found
 
 
-def find_costs(
+def find_ways(
     curves: Mapping[tuple[str, str], Curve],
     strategy: str,
     target: float,
@@ -163,7 +175,7 @@ def find_costs(
         labels = float(labels_to_reach(curve.num_labeled, curve.accuracies.mean(0), target))
         if np.isnan(labels):
             continue
-        bought = round(labels)
+        bought = math.ceil(labels - 1e-9)
         step = int(np.searchsorted(curve.num_labeled, bought))
         selecting = float(curve.selection_seconds.mean(0)[step])
         training = float(np.interp(labels, curve.num_labeled, curve.training_seconds.mean(0)))
@@ -181,11 +193,13 @@ def _find_target(curves: Mapping[tuple[str, str], Curve], strategy: str) -> floa
 def _accuracy_lines(
     curves: Mapping[tuple[str, str], Curve], strategies: Sequence[str]
 ) -> list[list[str]]:
-    counts = next(iter(curves.values())).num_labeled
+    counts = np.unique([n for curve in curves.values() for n in curve.num_labeled])
     random = curves.get(("random", "random"))
     lines = [["strategy", "pipeline", *(f"{n:,}" for n in counts), "labels saved"]]
     for strategy in (*strategies, "random"):
         own = {p: curve for (p, name), curve in curves.items() if name == strategy}
+        if not own:
+            continue
         best = np.max([curve.accuracies.mean(0) for curve in own.values()], axis=0)
         for pipeline, curve in own.items():
             means = curve.accuracies.mean(0)

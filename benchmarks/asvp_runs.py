@@ -30,6 +30,7 @@ from jaxal.asvp import (
     selection_seconds,
     slowing,
 )
+from jaxal.asvp.pipeline import starts_by_features
 from jaxal.data import ImageSource
 from jaxal.select import get_strategy
 from jaxal.train.network import ImageNetwork, Method
@@ -164,7 +165,7 @@ def count_passes(job: Job, run: Run) -> dict[str, float]:
         chosen = final_method(job.config.final, end, refreshed)
         for method in {chosen, *job.config.compare}:
             final += len(job.test)
-            if not (run.pipeline == "standard" and method == tuning and end in tuned):
+            if not (method == tuning and end in tuned):
                 final += training_passes(job.network, method, end)
     return {"selection": selection, "final": final}
 
@@ -186,11 +187,13 @@ def _expect_refreshes(job: Job, run: Run) -> list[int]:
     return refreshed
 
 
-def _reads_pool(run: Run) -> bool:
+def _reads_pool(run: Run, state: PipelineState | None = None) -> bool:
     """Tell whether the pre-trained network's features of the pool are used."""
-    if run.pipeline == "standard":  # whose first picks are random, unless its strategy starts alone
-        return get_strategy(run.strategy).cold_start and run.strategy != "random"
-    return run.strategy != "random"
+    if run.pipeline != "standard":
+        return run.strategy != "random"
+    # Which falls back on them where its first training diverges.
+    purposes = [] if state is None else [t.purpose for t in state.trainings if t.purpose != "final"]
+    return starts_by_features(get_strategy(run.strategy)) or purposes[:1] == ["failed"]
 
 
 def run_one(
@@ -218,7 +221,7 @@ def run_one(
         options={"true_labels": labels} if strategy.oracle else None,
         on_event=on_event,
     )
-    return state._replace(embed_seconds=job.embed_seconds if _reads_pool(run) else 0.0)
+    return state._replace(embed_seconds=job.embed_seconds if _reads_pool(run, state) else 0.0)
 
 
 def rows_of(run: Run, state: PipelineState, job: Job) -> list[Row]:
@@ -251,7 +254,7 @@ def rows_of(run: Run, state: PipelineState, job: Job) -> list[Row]:
 
 def _selection_passes(job: Job, run: Run, state: PipelineState, count: int) -> float:
     pool = len(job.network.images)
-    passes = float(pool if _reads_pool(run) else 0)
+    passes = float(pool if _reads_pool(run, state) else 0)
     for training in state.trainings:
         if training.purpose != "final" and training.num_labeled < count:
             passes += training_passes(job.network, training.method, training.num_labeled)

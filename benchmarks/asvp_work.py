@@ -1,5 +1,6 @@
 """What the command asvp does: the pool's features, what is compiled ahead, and all runs."""
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -18,6 +19,7 @@ from benchmarks.tables import write_csv
 from jaxal.asktell import ask, start
 from jaxal.select import STRATEGIES
 from jaxal.train.batches import next_capacity
+from jaxal.train.epochs import DivergedError
 from jaxal.train.network import compiled_encoder
 from jaxal.train.recipes import FinetuneConfig, LpftConfig
 
@@ -55,7 +57,8 @@ def warm_up(job: Job, runs: Sequence[Run]) -> None:
     finally_by = (*known, *config.compare)
     trained += [(method, count) for method in finally_by for count in job.final_at]
     for (method, _), count in {(m, next_capacity(n)): n for m, n in trained}.items():
-        few.train(jax.random.key(0), np.arange(count), np.zeros(count, np.int32), method)
+        with contextlib.suppress(DivergedError):  # which a run is told of, where it does
+            few.train(jax.random.key(0), np.arange(count), np.zeros(count, np.int32), method)
     for strategy in dict.fromkeys(run.strategy for run in runs):
         for count, more in zip(job.ends, job.budgets[1:], strict=False):
             if STRATEGIES[strategy].oracle:

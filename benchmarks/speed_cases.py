@@ -271,7 +271,7 @@ def ntkcpl_round(s: Sizes) -> dict[str, Any]:
 
 
 def transferability(s: Sizes) -> dict[str, Any]:
-    """Score labelled features, a pool of four times the width, by LogME with classes moved."""
+    """Score a labelled pool of four times as many columns by LogME with classes moved."""
     from jaxal.transferability import ped_logme
 
     x, labels = draw_mixture(s["pool"], 4 * s["d"], components=s["clusters"])

@@ -81,7 +81,7 @@ def fit_head(
 
     Raises:
       ValueError: nothing is labelled, features that do not fit, an unknown field, or training
-        that diverges.
+        that diverges (`DivergedError`).
     """
     unknown = set(fields) - HEAD_FIELDS
     if unknown:

@@ -14,6 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 __all__ = [
+    "NotFiniteError",
     "check_batch_size",
     "check_choice",
     "check_count",
@@ -28,6 +29,10 @@ __all__ = [
 ]
 
 _CHUNK_ELEMENTS = 1 << 24
+
+
+class NotFiniteError(ValueError):
+    """NaN or infinity among numbers that should be finite, in the type that holds them."""
 
 
 def check_features(x: ArrayLike, name: str = "features", *, min_rows: int = 1) -> ArrayLike:
@@ -82,9 +87,9 @@ def check_finite(x: ArrayLike, name: str, dtype: DTypeLike | None = None) -> Non
             return
         bad = np.asarray(x[row], np.float64).ravel()
     if not np.isfinite(bad).all():
-        raise ValueError(f"{name}: expected finite numbers, found NaN or infinity in row {row}")
+        raise NotFiniteError(f"{name}: expected finite numbers, found NaN or infinity in row {row}")
     beyond = bad[np.abs(bad) > float(jnp.finfo(dtype).max)][0]
-    raise ValueError(
+    raise NotFiniteError(
         f"{name}: expected numbers within the range of {dtype}, found {beyond:g} in row {row}"
     )
 

@@ -37,7 +37,7 @@ class Cost(NamedTuple):
     """What a way of working costs."""
 
     labels: float  # dollars
-    selection: float  # dollars, for the device's time between labels: the paper's training cost
+    selection: float  # dollars, for the device's time between labels (the paper: training cost)
     training: float  # dollars, for that of the final model
     total: float  # dollars
     selection_hours: float  # by the clock, on all devices at once

@@ -56,7 +56,7 @@ def final_method(final: Method | FinalRule, num_labeled: int, refreshed: Sequenc
 class PipelineConfig(NamedTuple):
     """How a pipeline works."""
 
-    head: HeadConfig = PROXY  # the proxy, of svpp and asvp
+    head: HeadConfig = PROXY  # the proxy; of standard only where its training diverged
     trigger: Trigger = saturating  # when asvp refreshes its features
     tuning: Method = "ft"  # how standard trains each round, and asvp to refresh
     # In the round of a refresh asvp chooses by the network trained for it (ours), not by a proxy on

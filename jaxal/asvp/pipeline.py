@@ -55,7 +55,7 @@ from jaxal.train.head import predict_probs
 from jaxal.train.network import Network, head_of
 from jaxal.transferability import feature_statistics
 
-__all__ = ["run_pipeline"]
+__all__ = ["run_pipeline", "starts_by_features"]
 
 
 def run_pipeline(
@@ -128,11 +128,10 @@ def run_pipeline(
         "network": network.describe(),
         "seed": seed,
         "tuning": config.tuning,
+        "head": config.head,
         "options": options,
         "features": None if features is None else fingerprint(features),
     }
-    if pipeline != "standard":
-        settings["head"] = config.head
     if pipeline == "asvp":
         settings |= {"trigger": config.trigger, "tuned_head": config.tuned_head}
     folder = Path(folder)
@@ -172,8 +171,7 @@ def _select(
             count, outputs = len(state.active.labeled), None
             if run.pipeline == "standard" and count:
                 state, features, outputs = _tune(run, state, given)
-            elif run.pipeline == "standard" and not run.strategy.cold_start:
-                # Its first picks are drawn at random, for which nothing is computed.
+            elif run.pipeline == "standard" and not starts_by_features(run.strategy):
                 features = np.zeros((run.network.pool_size, 1), np.float32)
             elif features is None:
                 state, features = _load_features(run, state, given)
@@ -186,6 +184,11 @@ def _select(
         state = state._replace(active=tell(state.active, oracle(state.active.pending)))
         run.save(state)
     return state
+
+
+def starts_by_features(strategy: Strategy) -> bool:
+    """Tell whether a strategy chooses the first samples by the pool's features, not at random."""
+    return strategy.cold_start and strategy.name != "random"
 
 
 class _Known:
@@ -216,8 +219,8 @@ def _ask(
     run.announce(f"choosing {size} samples")
     began = time.perf_counter()
     embedding = None
-    starts = run.strategy.cold_start or len(state.active.labeled)
-    if starts and "embedding" in run.strategy.needs_with(run.options):
+    reads = len(state.active.labeled) or starts_by_features(run.strategy)
+    if reads and "embedding" in run.strategy.needs_with(run.options):
         embedding = known.find(features, "embedding", cluster_embedding)
     active, _, _ = ask(
         state.active,

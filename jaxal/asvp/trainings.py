@@ -51,7 +51,7 @@ def try_features(
     run: Run, state: PipelineState, purpose: str, count: int
 ) -> tuple[PipelineState, tuple[dict[str, Any], ArrayLike] | None]:
     """Train and compute features, unless that diverges or did before."""
-    if any((t.purpose, t.num_labeled) == ("failed", count) for t in state.trainings):
+    if _failure(state, count, run.config.tuning) is not None:
         return state, None
     began = time.perf_counter()
     try:
@@ -92,21 +92,37 @@ def finish(run: Run, state: PipelineState, count: int) -> PipelineState:
             not wanted or "error" in known.metrics or _network_path(run, count, method).exists()
         ):
             continue
-        began = time.perf_counter()
-        metrics: dict[str, Any] = {}
-        try:
-            variables, seconds = _train(run, state, count, method, "the end")
-        except DivergedError as error:
-            run.announce(f"{method} on {count} labels: {error}")
-            seconds, metrics = time.perf_counter() - began, {"error": str(error)}
-        else:
-            if known is None and run.evaluate is not None:
-                metrics = dict(run.evaluate(variables))
+        training = _train_finally(run, state, count, method, evaluated=known is not None)
         if known is None:
-            training = Training("final", count, method, seconds, 0.0, metrics)
             state = state._replace(trainings=(*state.trainings, training))
             run.save(state)
     return state
+
+
+def _train_finally(
+    run: Run, state: PipelineState, count: int, method: Method, *, evaluated: bool
+) -> Training:
+    """Train in the end and evaluate, or say how it diverged, now or when it was to serve."""
+    failed = _failure(state, count, method)
+    if failed is not None:
+        return failed._replace(purpose="final")
+    began = time.perf_counter()
+    metrics: dict[str, Any]
+    try:
+        variables, seconds = _train(run, state, count, method, "the end")
+        metrics = {} if evaluated or run.evaluate is None else dict(run.evaluate(variables))
+    except DivergedError as error:
+        run.announce(f"{method} on {count} labels: {error}")
+        seconds, metrics = time.perf_counter() - began, {"error": str(error)}
+    return Training("final", count, method, seconds, 0.0, metrics)
+
+
+def _failure(state: PipelineState, count: int, method: Method) -> Training | None:
+    """Find the training that was to serve selection, where it diverged."""
+    for training in state.trainings:
+        if (training.purpose, training.num_labeled, training.method) == ("failed", count, method):
+            return training
+    return None
 
 
 def _train(

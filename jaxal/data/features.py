@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from jaxal.checks import check_positive
+from jaxal.checks import NotFiniteError, check_positive
 from jaxal.data.batches import load_batches
 from jaxal.data.cache import RowWriter, cache_paths, map_cache, open_writer
 from jaxal.data.sources import ImageSource, check_source
@@ -141,5 +141,5 @@ def _append(writer: RowWriter, features: Any, size: int, n: int, dtype: np.dtype
             what = f"numbers within the range of {dtype}, found {largest:g}"
         else:
             what = "finite features, found NaN or infinity"
-        raise ValueError(f"apply: expected {what} in row {writer.done + row}")
+        raise NotFiniteError(f"apply: expected {what} in row {writer.done + row}")
     writer.append(kept)

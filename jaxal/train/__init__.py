@@ -1,7 +1,7 @@
 """Training, each part of which can be used alone.
 
 * `train_head`, `predict_head`, `predict_probs`, `TrainedHead`: heads on fixed features; `LINEAR`
-  and `PROXY` are a `HeadConfig`.
+  and `PROXY` are a `HeadConfig`, and so is `PROXY_IMAGENET`.
 * `finetune`, `Finetuned`: a probe or fine-tuning on labelled images; `FT_IMAGENET`, `FT_CIFAR10`
   and `FT_SMALL` are a `FinetuneConfig`.
 * `lp_ft`: a probe, and fine-tuning from there; `LPFT_IMAGENET`, `LPFT_CIFAR10` and `LPFT_SMALL` are
@@ -27,6 +27,7 @@ from jaxal.train.finetune import Finetuned, finetune, lp_ft
 from jaxal.train.head import (
     LINEAR,
     PROXY,
+    PROXY_IMAGENET,
     HeadConfig,
     TrainedHead,
     predict_head,
@@ -78,6 +79,7 @@ __all__ = [
     "LPFT_IMAGENET",
     "LPFT_SMALL",
     "PROXY",
+    "PROXY_IMAGENET",
     "SIMCLR_CIFAR10",
     "SIMCLR_SMALL",
     "SIMSIAM_CIFAR10",

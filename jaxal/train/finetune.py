@@ -132,7 +132,7 @@ def finetune(
 
     Raises:
       ValueError: bad images, labels, variables or configuration, a checkpoint of another training,
-        or training that diverges.
+        or training that diverges (`DivergedError`).
     """
     check_finetune(config)
     if augment is not None:

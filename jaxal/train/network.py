@@ -13,13 +13,14 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from jaxal.checks import check_choice, check_indices, check_positive
+from jaxal.checks import NotFiniteError, check_choice, check_indices, check_positive
 from jaxal.data.features import extract_features
 from jaxal.data.sources import ImageSource, check_source, take
 from jaxal.models.classifier import Classifier
 from jaxal.models.fingerprints import tree_digest
 from jaxal.models.heads import DenseHead
 from jaxal.records import describe
+from jaxal.train.epochs import DivergedError
 from jaxal.train.evaluate import Evaluation, evaluate, make_apply
 from jaxal.train.finetune import finetune, lp_ft
 from jaxal.train.head import TrainedHead
@@ -75,7 +76,11 @@ class Network(Protocol):
         """
 
     def embed(self, variables: Mapping[str, Any] | None, path: Path) -> ArrayLike:
-        """Compute the pool's features ``[n, d]``, by the pre-trained weights where None."""
+        """Compute the pool's features ``[n, d]``, by the pre-trained weights where None.
+
+        Raises:
+          DivergedError: where those of a trained network are not finite.
+        """
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -160,7 +165,8 @@ class ImageNetwork:
           The variables of the classifier, ``{"params": {"encoder", "head"}, "batch_stats"}``.
 
         Raises:
-          ValueError: rows or labels that do not fit, another method, or training that diverges.
+          ValueError: rows or labels that do not fit, or another method.
+          DivergedError: the training diverges.
         """
         check_choice(method, "method", Method)
         chosen = check_indices(rows, len(self.images), "rows")
@@ -200,6 +206,7 @@ class ImageNetwork:
 
         Raises:
           ValueError: what is at ``path`` is of another network.
+          DivergedError: features of ``variables`` that are not finite.
         """
         own = self.variables if variables is None else _encoder_part(variables)
         about = {
@@ -208,20 +215,33 @@ class ImageNetwork:
             "prepare": describe(self.prepare, "prepare"),
         }
         apply = functools.partial(compiled_encoder(self.encoder, self.prepare), own)
-        return extract_features(
-            apply,
-            self.images,
-            path,
-            fingerprint=about,
-            chunk_size=self.chunk_size,
-            mesh=self.mesh,
-            progress=progress,
-        )
+        try:
+            return extract_features(
+                apply,
+                self.images,
+                path,
+                fingerprint=about,
+                chunk_size=self.chunk_size,
+                mesh=self.mesh,
+                progress=progress,
+            )
+        except NotFiniteError as error:
+            if variables is None:  # then it is the encoder that is bad
+                raise
+            raise DivergedError(str(error)) from error
 
     def evaluate(self, variables: Mapping[str, Any], images: Any, labels: ArrayLike) -> Evaluation:
-        """Evaluate a classifier from `train` on images, see `jaxal.train.evaluate`."""
+        """Evaluate a classifier from `train` on images, see `jaxal.train.evaluate`.
+
+        Raises:
+          ValueError: labels that do not fit.
+          DivergedError: predictions that are not finite.
+        """
         apply = make_apply(self._classifier, variables, prepare=self.prepare)
-        return evaluate(apply, images, labels, self.num_classes, mesh=self.mesh)
+        try:
+            return evaluate(apply, images, labels, self.num_classes, mesh=self.mesh)
+        except NotFiniteError as error:
+            raise DivergedError(str(error)) from error
 
     @property
     def _classifier(self) -> Classifier:

@@ -209,7 +209,7 @@ def pretrain(
 
     Raises:
       ValueError: bad images, configuration or variables, a checkpoint of another training, or
-        training that diverges.
+        training that diverges (`DivergedError`).
     """
     check_pretrain(config)
     check_positive(monitor_every, "monitor_every")

@@ -130,7 +130,7 @@ def train_semi(
 
     Raises:
       ValueError: bad images, rows, labels, prior, variables or configuration, a checkpoint of
-        another training, or training that diverges.
+        another training, or training that diverges (`DivergedError`).
     """
     end = config.steps if stop_at is None else check_positive(stop_at, "stop_at")
     task = _make_task(

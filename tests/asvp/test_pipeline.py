@@ -278,6 +278,28 @@ def test_standard_goes_on_where_a_training_diverges(tmp_path):
         assert told(run("standard", folder, Network(diverges_at=12))) == told(state)
 
 
+def test_what_diverged_for_selection_is_not_trained_again(tmp_path):
+    network = Network(diverges_at=12)
+    config = FAST._replace(final="ft")
+    state = run("standard", tmp_path, network, config=config, final_at=[12, 20])
+    assert network.calls.count(("train", "ft", 12)) == 1
+    assert "diverged" in state.trainings[2].metrics["error"]
+
+
+def test_features_that_are_not_finite_are_as_bad(tmp_path):
+    class Overflowing(Network):
+        def embed(self, variables, path):
+            if variables is not None:
+                raise DivergedError("not finite")
+            return super().embed(variables, path)
+
+    every = FAST._replace(trigger=every_round)
+    found = run("asvp", tmp_path / "a", Overflowing(), config=every)
+    assert [t.purpose for t in found.trainings] == ["failed", "failed", "final"]
+    svpp = run("svpp", tmp_path / "b")
+    np.testing.assert_array_equal(found.active.labeled, svpp.active.labeled)
+
+
 def test_a_final_training_that_diverges_is_told(tmp_path):
     network = Network(diverges_at=20)
     state = run("svpp", tmp_path, network, final_at=[12, 20])
@@ -409,6 +431,9 @@ def test_folders_of_others_are_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=named):
             run("svpp", tmp_path / "a", **changes)
+    run("standard", tmp_path / "b")
+    with pytest.raises(ValueError, match="head"):
+        run("standard", tmp_path / "b", config=FAST._replace(head=LINEAR))
     with pytest.raises(ValueError, match="pipeline"):
         run("standard", tmp_path / "a")
     (tmp_path / "a" / "state.json").write_text("{")

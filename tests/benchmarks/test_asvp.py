@@ -7,11 +7,14 @@ import types
 import numpy as np
 import pytest
 
-from benchmarks.__main__ import main
-from benchmarks.asvp_report import find_costs, find_curves, report
+from benchmarks import asvp
+from benchmarks.__main__ import _parser, main
+from benchmarks.asvp_report import find_curves, find_ways, report
 from benchmarks.asvp_runs import Job, Row, count_passes, list_runs, read_pipeline
+from benchmarks.asvp_work import is_done
 from jaxal.asvp import DEFAULT_CONFIG, at_labels, falling
 from jaxal.costs import Prices
+from jaxal.train.head import LINEAR, PROXY
 from jaxal.train.recipes import FT_SMALL, LPFT_SMALL
 
 SMALL = ["--size", "16", "--width", "4", "--limit", "200", "--test-limit", "60", "--epochs", "2"]
@@ -93,7 +96,8 @@ def test_says_what_it_would_take(tmp_path, capsys):
         (["--strategies", "other"], "--strategies"),
         (["--budgets", "2000"], "--budgets"),
         (["--budgets", "0"], "--budgets"),
-        (["--budgets", "8", "8", "--final-at", "8", "12"], "--final-at"),
+        (["--budgets", "8", "8", "--final-at", "12", "16"], "--final-at"),
+        (["--budgets", "8", "8", "--final-at", "8"], "--final-at"),
         (["--seeds", "0"], "--seeds"),
         (["--epochs", "0"], "--epochs"),
         (["--target", "0"], "--target"),
@@ -145,9 +149,9 @@ def test_random_is_run_once_a_seed():
         ("standard", "margin", 6 * 30 + 200, 5 + 5 + 240),
         ("standard", "typiclust", 6 * 30 + 300, 5 + 5 + 240),  # reads features from the start
         ("svpp", "margin", 100, 5 + 120 + 5 + 240),
-        ("asvp", "margin", 6 * 20 + 200, 370),  # at half, as nothing is known before
+        ("asvp", "margin", 6 * 20 + 200, 250),  # at half, as nothing is known before; it serves too
         ("asvp:at_labels,counts=10", "margin", 6 * 10 + 200, 370),
-        ("asvp:every_round", "margin", 6 * 30 + 300, 370),
+        ("asvp:every_round", "margin", 6 * 30 + 300, 250),
         ("asvp:never", "margin", 100, 370),
         ("svpp", "random", 0, 370),
     ],
@@ -159,6 +163,29 @@ def test_what_a_run_has_to_do(pipeline, strategy, selection, final):
     job = Job(network, range(5), None, 0.0, (10, 10, 20), (20, 40), config)
     (run,) = list_runs([read_pipeline(pipeline)], [strategy], 1)
     assert count_passes(job, run) == {"selection": selection, "final": final}
+
+
+def test_how_pipelines_choose_is_as_the_command_line_says(monkeypatch):
+    found = []
+
+    def stop(job, *_):
+        found.append(job.config)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(asvp, "project", stop)
+    for given in ([], ["--proxy-always", "--head", "linear", "--tuning", "lpft"]):
+        with pytest.raises(KeyboardInterrupt):
+            asvp.main(_parser().parse_args([*GIVEN, "--plan", *given]))
+    assert found[0].tuned_head and found[0].head == PROXY and found[0].tuning == "ft"
+    assert not found[1].tuned_head and found[1].head == LINEAR and found[1].tuning == "lpft"
+
+
+@pytest.mark.slow
+def test_a_run_is_done_once_all_its_labels_are_trained_on(ran, tmp_path):
+    (run,) = list_runs([read_pipeline("svpp")], ["margin"], 1)
+    job = Job(None, None, None, 0.0, (8, 8), (8, 16), DEFAULT_CONFIG)
+    assert is_done(job, run, ran) and not is_done(job, run, tmp_path)
+    assert not is_done(job._replace(budgets=(8, 8, 8), final_at=(8, 24)), run, ran)
 
 
 def row(pipeline, strategy, seed, count, accuracy, **changes):
@@ -181,7 +208,7 @@ def test_costs_are_read_off_the_mean_curves():
     curves = find_curves(rows)
     assert set(curves) == {("standard", "margin"), ("random", "random")}
     np.testing.assert_allclose(curves["standard", "margin"].accuracies, [[0.5, 0.7], [0.6, 0.8]])
-    costs = find_costs(curves, "margin", 0.65, Prices(label=0.1, device_hour=2.0))
+    costs = find_ways(curves, "margin", 0.65, Prices(label=0.1, device_hour=2.0))
     # 150 labels, the 720 s of selection that come before any beyond 100, and 36 s of training;
     # random never gets there.
     assert set(costs) == {"standard"}
@@ -191,9 +218,9 @@ def test_costs_are_read_off_the_mean_curves():
     assert found.cost.training == pytest.approx(2 * 36 / 3600)
     assert found.cost.selection_hours == pytest.approx(0.2)
     # 100 labels take what they took.
-    assert find_costs(curves, "margin", 0.55, Prices(0.1, 2.0))["standard"].passes == 5e4
-    assert find_costs(curves, "margin", 0.9, Prices(0.1, 2.0)) == {}
-    twice = find_costs(curves, "margin", 0.65, Prices(0.1, 2.0), num_devices=2)
+    assert find_ways(curves, "margin", 0.55, Prices(0.1, 2.0))["standard"].passes == 5e4
+    assert find_ways(curves, "margin", 0.9, Prices(0.1, 2.0)) == {}
+    twice = find_ways(curves, "margin", 0.65, Prices(0.1, 2.0), num_devices=2)
     assert twice["standard"].cost.training == pytest.approx(2 * found.cost.training)
 
 
@@ -213,7 +240,12 @@ def test_what_the_tables_say(tmp_path, capsys):
     config = DEFAULT_CONFIG._replace(final="lpft")
     job = Job(network, range(5), None, 0.0, (100, 100), (100, 200), config)
     about = {"title": "x", "encoder": "y", "device": "z"}
-    report(tmp_path, rows, [], job, Prices(0.1, 3.0), target=None, title=about)
+    prices = Prices(0.1, 3.0)
+    for left in ([], [r for r in rows if r.strategy == "random"], rows[:4]):
+        lost = [r if r in left else r._replace(accuracy=float("nan")) for r in rows]
+        report(tmp_path, lost, [], job, prices, target=None, title=about)
+        assert "diverged" in (tmp_path / "table.md").read_text()
+    report(tmp_path, rows, [], job, prices, target=None, title=about)
     text = (tmp_path / "table.md").read_text()
     lines = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines()]
     # The highest that both pipelines reach, 70 %: two thirds of the way to 200 labels by standard,
@@ -222,23 +254,12 @@ def test_what_the_tables_say(tmp_path, capsys):
     ways = {
         line[0]: line[1:] for line in lines if line[0] in ("standard", "svpp") and len(line) > 6
     }
-    assert ways["standard"] == (
-        [
-            "167",
-            "+0.0 %",
-            "16.70",
-            "3.000",
-            "0.030",
-            "**19.73**",
-            "1.0000 (100 %)",
-            "360,000 (100 %)",
-        ]
-    )
-    assert ways["svpp"] == (
-        ["200", "+20.0 %", "20.00", "0.030", "0.030", "20.06", "0.0100 (1 %)", "3,600 (1 %)"]
-    )
+    assert ways["standard"][:6] == ["167", "+0.0 %", "16.70", "3.000", "0.030", "**19.73**"]
+    assert ways["standard"][6:] == ["1.0000 (100 %)", "360,000 (100 %)"]
+    assert ways["svpp"][:6] == ["200", "+20.0 %", "20.00", "0.030", "0.030", "20.06"]
+    assert ways["svpp"][6:] == ["0.0100 (1 %)", "3,600 (1 %)"]
     assert ["standard", "ft", "55.0", ""] in lines
-    assert "asvp margin 0" in text
+    assert "asvp, margin, seed 0: lpft on 100" in text
     assert "What 70.0 % costs" in capsys.readouterr().out
 
 
