@@ -58,7 +58,11 @@ self-supervised one. Its rounds on CIFAR-100 and the Pets, which are not publish
 asvp chooses by the network in the round of a refresh is ours too; --proxy-always is the paper's.
 
 A pipeline is standard, svpp, asvp, or asvp:TRIGGER[,OPTION=VALUE...], such as asvp:falling or
-asvp:at_labels,counts=500. Random selection is run beside them. Before it starts, the command says
+asvp:at_labels,counts=500. A trigger says when features are computed anew: saturating (the default:
+once what moving classes apart gains in score stops growing) and slowing (once that score does), of
+share and patience; falling (once the features' own score does), of patience; enough_labels, of
+per_class and most; at_labels, of counts; every_round, which chooses as standard does; never, which
+chooses as svpp does. Random selection is run beside them. Before it starts, the command says
 how long it will take and what that costs; --plan ends there.
 
 Writes results.csv, scores.csv, table.md, curves.png, costs.png and scores.png to --out, and saves
@@ -90,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trigger",
         choices=list(TRIGGERS),
-        help="of asvp, where --pipelines names none; by default the library's",
+        help="of asvp, where --pipelines names none (default saturating)",
     )
     parser.add_argument(
         "--budgets", type=int, nargs="+", metavar="N", help="picks of each round, not the scale's"
@@ -136,7 +140,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compare",
         nargs="*",
         choices=METHODS,
-        help="trained beside it at every number of labels (default: all in smoke, else none)",
+        help="trained beside it at every number of labels (default: all in smoke, else none; "
+        "without a value: none)",
     )
     parser.add_argument("--epochs", type=int, metavar="N", help="of each training, not the scale's")
     parser.add_argument(
@@ -229,6 +234,8 @@ def _check(args: argparse.Namespace) -> Prices:
         check_number(args.device_rate, "--device-rate", least=0, above=True)
         if not args.plan:
             raise ValueError("--device-rate: expected --plan beside it, found none")
+    if args.proxy_always and not any(text.startswith("asvp") for text in args.pipelines):
+        raise ValueError("--proxy-always: expected asvp among --pipelines, found none")
     prices = Prices(args.label_price, args.device_price)
     for name, value in prices._asdict().items():
         check_number(value, f"--{name.split('_')[0]}-price", least=0)
@@ -265,7 +272,7 @@ def _final_at(args: argparse.Namespace, budgets: Sequence[int]) -> tuple[int, ..
     for count in args.final_at or ():
         if count not in ends:
             told = ", ".join(map(str, ends))
-            raise ValueError(f"--final-at: expected ends of rounds, of {told}, found {count}")
+            raise ValueError(f"--final-at: expected ends of rounds, some of {told}, found {count}")
     counts = tuple(sorted(set(args.final_at or ends)))
     if counts[-1] != ends[-1]:
         raise ValueError(

@@ -87,8 +87,9 @@ def report(
         "back counting two. The final training comes once. Labels are interpolated on the mean "
         "curves; selection is that of the next number of labels above at which networks were "
         "trained. Labels saved: the mean of 1 - labels / random's at equal accuracy, over the "
-        "accuracies that both curves reach; nothing where there are none. What was interrupted "
-        "counts from where it went on."
+        "accuracies that both curves reach, however few; nothing where there are none. What was "
+        "interrupted counts from where it went on, and what had to be compiled on the way counts "
+        "too: where trainings are short, images tell more than hours."
     )
     if any(not row.chosen for row in rows):
         paragraphs += [
@@ -110,6 +111,8 @@ def report(
         )
     paragraphs.append(f"Encoder {title['encoder']}; device {title['device']}.")
     recipes = describe({"ft": job.network.ft, "lpft": job.network.lpft, "config": job.config})
+    if not any(row.pipeline == "asvp" for row in rows):
+        del recipes["config"]["trigger"]  # others name theirs
     paragraphs.append(f"Configurations, lp being the first stage of lpft: {json.dumps(recipes)}.")
     shown = "\n\n".join(paragraphs[:-1])
     (out / "table.md").write_text(f"{shown}\n\n{paragraphs[-1]}\n", encoding="utf-8")
@@ -221,7 +224,7 @@ def _accuracy_lines(
 def _cost_lines(ways: Mapping[str, Way]) -> list[list[str]]:
     prices = ("labels $", "selection $", "training $", "total $")
     lines = [["way", "labels", "against standard", *prices, "selection hours", "selection images"]]
-    cheapest = min(ways, key=lambda name: ways[name].cost.total)
+    cheapest = f"{min(way.cost.total for way in ways.values()):.2f}"
     standard = ways.get("standard")
     for name, (labels, cost, passes) in ways.items():
         total = f"{cost.total:.2f}"
@@ -233,7 +236,7 @@ def _cost_lines(ways: Mapping[str, Way]) -> list[list[str]]:
                 f"{cost.labels:.2f}",
                 f"{cost.selection:.3f}",
                 f"{cost.training:.3f}",
-                f"**{total}**" if name == cheapest else total,
+                f"**{total}**" if total == cheapest else total,
                 _share(cost.selection_hours, standard and standard.cost.selection_hours, ".4f"),
                 _share(passes, standard and standard.passes, ",.0f"),
             ]

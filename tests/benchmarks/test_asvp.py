@@ -94,6 +94,7 @@ def test_says_what_it_would_take(tmp_path, capsys):
         (["--strategies", "random"], "--strategies"),
         (["--pipelines", "asvp:falling", "--trigger", "slowing"], "--trigger"),
         (["--strategies", "other"], "--strategies"),
+        (["--pipelines", "standard", "svpp", "--proxy-always"], "--proxy-always"),
         (["--budgets", "2000"], "--budgets"),
         (["--budgets", "0"], "--budgets"),
         (["--budgets", "8", "8", "--final-at", "12", "16"], "--final-at"),
