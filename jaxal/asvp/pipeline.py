@@ -172,6 +172,7 @@ def _select(
             if run.pipeline == "standard" and count:
                 state, features, outputs = _tune(run, state, given)
             elif run.pipeline == "standard" and not starts_by_features(run.strategy):
+                # The first picks are random; nothing looks at these.
                 features = np.zeros((run.network.pool_size, 1), np.float32)
             elif features is None:
                 state, features = _load_features(run, state, given)

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from jaxal.checks import NotFiniteError
 from jaxal.data.arrays import from_arrays
 from jaxal.models.classifier import Classifier
 from jaxal.models.heads import DenseHead
 from jaxal.train import network as module
+from jaxal.train.epochs import DivergedError
 from jaxal.train.finetune import finetune, lp_ft
 from jaxal.train.head import predict_head
 from jaxal.train.network import METHODS, ImageNetwork, head_of
@@ -149,3 +151,19 @@ def test_bad_arguments(network, pool):
         network.train(KEY, [0, 1], [0, 10], "ft")
     with pytest.raises(ValueError, match="labels"):
         network.train(KEY, [0, 1], [0], "ft")
+
+
+def test_what_a_trained_network_gives_that_is_not_finite_has_diverged(network, pool, tmp_path):
+    def spoilt(variables):
+        return jax.tree.map(lambda x: np.full_like(x, np.inf), variables)
+
+    trained = spoilt(network.train(KEY, [0, 1], [0, 1], "lp"))
+    with pytest.raises(DivergedError, match="row 0"):
+        network.embed(trained, tmp_path / "a.npy")
+    with pytest.raises(DivergedError, match="logits"):
+        network.evaluate(trained, pool, pool.labels)
+    # Of the pre-trained weights it is no training that is to blame.
+    bad = dataclasses.replace(network, variables=spoilt(network.variables))
+    with pytest.raises(NotFiniteError) as raised:
+        bad.embed(None, tmp_path / "b.npy")
+    assert not isinstance(raised.value, DivergedError)
